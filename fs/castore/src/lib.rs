@@ -1,0 +1,24 @@
+//! Content-addressed storage: blobs, chunks and directories named by BLAKE3.
+//!
+//! The data model is that of `snix.castore.v1`, so digests and wire bytes agree with snix. This crate knows nothing of
+//! Nix, of file system mounts, or of gRPC.
+//!
+//! Map
+//! - [`digest`], [`node`], [`directory`], [`tree`]: the types; no runtime, no clock, no I/O;
+//! - [`store`]: the traits `ChunkStore`, `BlobStore`, `DirectoryStore`, and [`error`], what can go wrong with them;
+//! - [`blocking`]: the one door to code that blocks;
+//! - [`chunking`]: where blobs are cut.
+
+pub mod blocking;
+pub mod chunking;
+pub mod digest;
+pub mod directory;
+pub mod error;
+pub mod node;
+pub mod store;
+pub mod tree;
+
+pub use digest::{BlobDigest, ChunkDigest, DirectoryDigest};
+pub use directory::Directory;
+pub use node::{Node, NodeName, SymlinkTarget};
+pub use store::{BlobStore, Castore, ChunkStore, DirectoryStore, StoreName};
