@@ -1,0 +1,3 @@
+//! The Nix language as a library: source text in, values out.
+
+mod pure;

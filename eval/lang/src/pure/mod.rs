@@ -1,0 +1,1 @@
+//! Language-independent pieces: text formats, regular expressions, versions, sorting, paths.
