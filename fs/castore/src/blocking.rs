@@ -33,9 +33,51 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     }
 }
 
+/// Work that runs beside its starter.
+#[derive(Debug)]
+pub struct Task<T>(State<T>);
+
+#[derive(Debug)]
+enum State<T> {
+    Done(T),
+    Pool(tokio::task::JoinHandle<T>),
+}
+
+/// Starts `work` on the blocking pool and returns at once; without a runtime it is done before this returns.
+///
+/// Unlike [`run`] it never works in place when there is a choice: it is for work that shall overlap with the caller's.
+pub fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Task<T> {
+    Task(match tokio::runtime::Handle::try_current() {
+        Ok(handle) => State::Pool(handle.spawn_blocking(work)),
+        Err(_) => State::Done(work()),
+    })
+}
+
+impl<T> Task<T> {
+    /// Waits for the result. Dropping the task instead leaves the work running to its end, unheard.
+    ///
+    /// # Panics
+    /// Passes on a panic of the work.
+    pub async fn wait(self) -> T {
+        match self.0 {
+            State::Done(value) => value,
+            State::Pool(handle) => match handle.await {
+                Ok(value) => value,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_task_runs_beside_its_starter() {
+        let here = std::thread::current().id();
+        assert_ne!(spawn(move || std::thread::current().id()).wait().await, here);
+    }
 
     #[tokio::test]
     async fn a_worker_thread_hands_the_work_over() {

@@ -7,13 +7,17 @@
 //! - [`digest`], [`node`], [`directory`], [`tree`]: the types; no runtime, no clock, no I/O;
 //! - [`store`]: the traits `ChunkStore`, `BlobStore`, `DirectoryStore`, and [`error`], what can go wrong with them;
 //! - [`blocking`]: the one door to code that blocks;
-//! - [`chunking`]: where blobs are cut.
+//! - [`chunking`]: where blobs are cut; [`chunked`]: blobs made of chunks, [`cache`]: what they keep in memory;
+//! - [`memory`]: the backend in memory.
 
 pub mod blocking;
+pub mod cache;
+pub mod chunked;
 pub mod chunking;
 pub mod digest;
 pub mod directory;
 pub mod error;
+pub mod memory;
 pub mod node;
 pub mod store;
 pub mod tree;
