@@ -1,0 +1,122 @@
+//! What one machine holds on the host.
+//!
+//! Invariants
+//! - everything lies in one private directory ([`RuntimeDir`]) and is gone when this is dropped.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use igloo_status::Code;
+
+use super::Plan;
+use crate::process::ProcessId;
+use crate::runtime_dir::{RuntimeDir, RuntimeDirError};
+
+/// Longest path of a unix socket, bytes (sockaddr_un.sun_path less the NUL, unix(7)).
+const SOCKET_PATH_SIZE_MAX: usize = 107;
+
+/// What one machine holds on the host.
+#[derive(Debug)]
+pub struct Resources {
+    dir: RuntimeDir,
+    share_socket: Option<PathBuf>,
+    scratch: Option<PathBuf>,
+}
+
+impl Resources {
+    /// Makes what a plan needs, below `root`.
+    ///
+    /// # Errors
+    /// What the file system answered, naming the path.
+    pub fn prepare(plan: &Plan, root: &Path) -> Result<Self, PrepareError> {
+        let dir = RuntimeDir::create(root)?;
+        let share_socket = plan.share.as_ref().map(|_| dir.path().join("fs.sock"));
+        if let Some(path) = &share_socket {
+            check_socket_path(path)?;
+        }
+        let scratch = plan.scratch.as_ref().map(|scratch| {
+            let path = dir.path().join("scratch.img");
+            make_sparse(&path, scratch.size_bytes)
+                .map_err(|source| PrepareError::Scratch {
+                    path: path.clone(),
+                    source,
+                })
+                .map(|()| path)
+        });
+        Ok(Self {
+            scratch: scratch.transpose()?,
+            share_socket,
+            dir,
+        })
+    }
+
+    /// Where the file server must listen before the machine is started.
+    pub fn share_socket(&self) -> Option<&Path> {
+        self.share_socket.as_deref()
+    }
+
+    /// The scratch disk's file.
+    pub fn scratch(&self) -> Option<&Path> {
+        self.scratch.as_deref()
+    }
+
+    /// Notes who runs the machine, for [`crate::runtime_dir::cleanup_stale`].
+    pub(crate) fn record(&self, process: ProcessId) -> Result<(), RuntimeDirError> {
+        self.dir.record(process)
+    }
+}
+
+fn check_socket_path(path: &Path) -> Result<(), PrepareError> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let fits = bytes.len() <= SOCKET_PATH_SIZE_MAX && !bytes.contains(&b',') && !bytes.contains(&b'\n');
+    if fits {
+        Ok(())
+    } else {
+        Err(PrepareError::SocketPath {
+            path: path.to_owned(),
+        })
+    }
+}
+
+fn make_sparse(path: &Path, size_bytes: u64) -> io::Result<()> {
+    File::options()
+        .write(true)
+        .create_new(true)
+        .open(path)?
+        .set_len(size_bytes)
+}
+
+/// Why a machine's resources could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// No directory.
+    #[error(transparent)]
+    Dir(#[from] RuntimeDirError),
+    /// The directory's path is too long or odd for a socket in it.
+    #[error("the socket path {} is longer than {SOCKET_PATH_SIZE_MAX} bytes or holds a comma; choose a shorter runtime directory", path.display())]
+    SocketPath {
+        /// The path.
+        path: PathBuf,
+    },
+    /// No scratch disk.
+    #[error("the scratch disk {} cannot be made", path.display())]
+    Scratch {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl PrepareError {
+    /// The class of the failure.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Dir(error) => error.code(),
+            Self::SocketPath { .. } => Code::InvalidArgument,
+            Self::Scratch { source, .. } => Code::from_io(source),
+        }
+    }
+}
