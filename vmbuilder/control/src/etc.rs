@@ -2,8 +2,7 @@
 //!
 //! The host places them with `File` messages; other views may place others.
 //!
-//! Source: recorded from the sandbox of Nix 2.8 (`cat` in a build); Nix 2.36 writes the same
-//! (linux-derivation-builder.cc, chroot-derivation-builder.cc).
+//! Source: recorded in the sandbox of Nix 2.8, byte for byte; written by linux-derivation-builder.cc in later ones.
 
 /// Uid of the build user in the sandbox.
 pub const BUILD_UID: u32 = 1000;

@@ -36,8 +36,8 @@ pub struct BuildSpec {
     pub domainname: Bytes,
     /// Which instruction set and kernel personality the program sees.
     pub personality: Personality,
-    /// Whether the machine's network is the build's; else it sees a loopback of its own.
-    pub network: bool,
+    /// The machine's network, shared with the build; without one it sees a loopback of its own and nothing else.
+    pub network: Option<Network>,
     /// Whether `/dev/kvm` is shown.
     pub kvm: bool,
     /// Bounds kept inside the machine.
@@ -51,6 +51,17 @@ pub enum Personality {
     Native,
     /// `uname -m` names the 32-bit relative (PER_LINUX32), for `i686-linux` on x86_64 and `armv7l-linux` on aarch64.
     Linux32,
+}
+
+/// How the machine's one network card (`eth0`) is set up. Names are resolved by files the host places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// IPv4 address of the card.
+    pub address: [u8; 4],
+    /// Length of its network prefix, bits.
+    pub prefix_bits: u8,
+    /// Where packets to other networks go.
+    pub gateway: [u8; 4],
 }
 
 /// Bounds kept inside the machine; `None` leaves what the machine has.

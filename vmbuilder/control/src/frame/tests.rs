@@ -7,7 +7,7 @@ use super::*;
 use crate::message::{
     ExitStatus, Exited, FailureClass, FileOwner, Hello, NAME_SIZE_MAX, OutputReason, Resource, Stage, Usage,
 };
-use crate::spec::{BuildSpec, GuestLimits, Personality};
+use crate::spec::{BuildSpec, GuestLimits, Network, Personality};
 
 fn bytes(size_max: usize) -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..=size_max).prop_map(Bytes::from)
@@ -129,7 +129,11 @@ fn spec() -> impl Strategy<Value = BuildSpec> {
             } else {
                 Personality::Native
             },
-            network: flags[1],
+            network: flags[1].then_some(Network {
+                address: [10, 0, 2, 15],
+                prefix_bits: 24,
+                gateway: [10, 0, 2, 2],
+            }),
             kvm: flags[2],
             limits,
         })

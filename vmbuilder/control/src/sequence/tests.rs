@@ -216,7 +216,7 @@ fn host_order() {
         hostname: name("localhost"),
         domainname: name("(none)"),
         personality: crate::spec::Personality::Native,
-        network: false,
+        network: None,
         kvm: false,
         limits: crate::spec::GuestLimits::default(),
     };
