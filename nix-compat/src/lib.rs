@@ -17,6 +17,6 @@ pub mod nixbase32;
 pub mod store_path;
 
 pub use content_address::{ContentAddress, ContentAddressMethod};
-pub use derivation::{DerivationOutput, OutputName};
+pub use derivation::{Derivation, DerivationOutput, OutputName};
 pub use hash::{HashAlgo, Hasher, NixHash};
 pub use store_path::{StoreDir, StorePath, StorePathName};

@@ -1,5 +1,6 @@
 //! Outputs of a derivation: their names, and what is known of their paths before the build.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -35,6 +36,13 @@ impl OutputName {
 
     /// The name.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// For look-ups in maps; both sort alike.
+impl Borrow<str> for OutputName {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
