@@ -1,0 +1,1 @@
+//! Serves and calls igloo's traits over gRPC, on unix sockets and loopback TCP.
