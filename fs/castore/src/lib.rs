@@ -8,7 +8,7 @@
 //! - [`store`]: the traits `ChunkStore`, `BlobStore`, `DirectoryStore`, and [`error`], what can go wrong with them;
 //! - [`blocking`]: the one door to code that blocks;
 //! - [`chunking`]: where blobs are cut; [`chunked`]: blobs made of chunks, [`cache`]: what they keep in memory;
-//! - [`memory`]: the backend in memory.
+//! - [`memory`]: the backend in memory; `rocks` (feature `rocksdb`): the embedded database.
 
 pub mod blocking;
 pub mod cache;
@@ -19,6 +19,8 @@ pub mod directory;
 pub mod error;
 pub mod memory;
 pub mod node;
+#[cfg(feature = "rocksdb")]
+pub mod rocks;
 pub mod store;
 pub mod tree;
 
