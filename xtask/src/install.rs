@@ -42,12 +42,25 @@ pub const MACHINES: &[Need] = &[Need {
     present: || shell::has_program("qemu-system-x86_64"),
 }];
 
-/// To compare with Nix in tests.
-pub const ORACLES: &[Need] = &[Need {
-    purpose: "Nix, which the tests compare with",
-    package: "nix-bin",
-    present: || shell::has_program("nix-store"),
-}];
+/// To unpack Debian packages as build inputs.
+pub const UNPACK: &[Need] = &[
+    Need { purpose: "dpkg-deb, which unpacks packages", package: "dpkg", present: || shell::has_program("dpkg-deb") },
+    Need { purpose: "tar", package: "tar", present: || shell::has_program("tar") },
+];
+
+/// To compare with Nix in tests, and to have something small to build with.
+pub const ORACLES: &[Need] = &[
+    Need {
+        purpose: "Nix, which the tests compare with",
+        package: "nix-bin",
+        present: || shell::has_program("nix-store"),
+    },
+    Need {
+        purpose: "a static shell, which the tests build with",
+        package: "busybox-static",
+        present: || shell::has_program("busybox"),
+    },
+];
 
 /// Installs what is missing of `needs`.
 ///

@@ -1,0 +1,21 @@
+//! From derivations to registered outputs.
+//!
+//! Map
+//! - [`source`]: where derivations are read from;
+//! - [`plan`]: which of them must be built, found lazily from the wanted outputs down;
+//! - [`request`]: one derivation as a build request, by Nix's rules;
+//! - [`realise`]: runs a plan on a builder, several builds at once, and registers what comes out.
+//!
+//! Invariants
+//! - an output is registered only after its build has succeeded, its checks have passed, its content is durable, and
+//!   everything it refers to is registered;
+//! - a failure of the machine ([`igloo_build::BuildError`]) is never recorded against a derivation.
+
+pub mod plan;
+pub mod realise;
+pub mod request;
+pub mod source;
+
+pub use plan::{Plan, PlanError};
+pub use realise::{Realise, RealiseEvent, RealiseError};
+pub use source::{DerivationSource, ReadDerivationError};

@@ -1,0 +1,222 @@
+//! One derivation: request, build, checks, registering.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use igloo_build::{BuildError, BuildEvent, BuildIo, BuildOutcome, BuildStats};
+use igloo_castore::error::{ReadBlobError, WriteError};
+use igloo_status::Code;
+use igloo_store::output::{IngestedOutput, OutputIngest};
+use igloo_store::path_info::{PathInfo, ReadPathInfoError, RegisterError};
+use igloo_store::{DumpError, PathInfoStore};
+use nix_compat::derivation::{Derivation, DerivationOutput, OutputName};
+use nix_compat::store_path::StorePath;
+use tokio::sync::mpsc;
+
+use super::closure::input_closure;
+use super::fixed::{self, HashMismatch};
+use super::{Realise, RealiseEvent, RealiseEventKind};
+use crate::plan::PlannedBuild;
+use crate::request::{PreparedBuild, RequestError, prepare};
+
+/// Events on their way from a builder.
+const EVENTS_MAX: usize = 64;
+
+/// A derivation that was built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The derivation.
+    pub drv_path: StorePath,
+    /// Its outputs.
+    pub outputs: BTreeMap<OutputName, StorePath>,
+    /// What it used.
+    pub stats: BuildStats,
+}
+
+impl Realise {
+    pub(super) async fn build_one(
+        &self,
+        planned: &PlannedBuild,
+        events: &mpsc::Sender<RealiseEvent>,
+    ) -> Result<Built, BuildFailure> {
+        let derivation = &planned.derivation;
+        let roots = derivation.input_srcs.iter().chain(&planned.inputs);
+        let (closure, missing) = input_closure(&self.store, roots).await?;
+        if let Some(path) = missing.into_iter().next() {
+            return Err(BuildFailure::MissingInput { input: self.store.dir.print(&path) });
+        }
+        let prepared = prepare(&self.store.dir, derivation, &closure, &self.options)?;
+        let (stats, outputs) = self.run_builder(planned, &prepared, events).await?;
+        let infos = self.path_infos(planned, &prepared, outputs).await?;
+        self.store.castore.sync().await?;
+        self.store.path_infos.register(infos).await?;
+        Ok(Built { drv_path: planned.drv_path.clone(), outputs: prepared.outputs.into_iter().collect(), stats })
+    }
+
+    async fn run_builder(
+        &self,
+        planned: &PlannedBuild,
+        prepared: &PreparedBuild,
+        events: &mpsc::Sender<RealiseEvent>,
+    ) -> Result<(BuildStats, Vec<IngestedOutput>), BuildFailure> {
+        let (ingest, collected) = OutputIngest::new(self.store.castore.clone(), prepared.request.needles.clone());
+        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+        let io = BuildIo { inputs: self.store.castore.clone(), outputs: Box::new(ingest), events: sender };
+        let build = self.builder.build(prepared.request.clone(), io);
+        let (report, ()) = tokio::join!(build, forward(receiver, &planned.drv_path, events));
+        let report = report?;
+        match report.outcome {
+            BuildOutcome::Success => Ok((report.stats, collected.take())),
+            outcome => Err(BuildFailure::Outcome(outcome)),
+        }
+    }
+
+    /// Checks what came out and makes the records to register.
+    async fn path_infos(
+        &self,
+        planned: &PlannedBuild,
+        prepared: &PreparedBuild,
+        outputs: Vec<IngestedOutput>,
+    ) -> Result<Vec<PathInfo>, BuildFailure> {
+        if outputs.len() != prepared.outputs.len() {
+            return Err(BuildFailure::Incomplete);
+        }
+        let mut infos = Vec::new();
+        for ((name, path), output) in prepared.outputs.iter().zip(outputs) {
+            let references: BTreeSet<StorePath> =
+                output.needles.iter().filter_map(|index| prepared.candidates.get(*index)).cloned().collect();
+            let content_address = self.check_fixed(&planned.derivation, name, &output, &references).await?;
+            infos.push(PathInfo {
+                path: path.clone(),
+                node: output.node,
+                nar_size: output.nar_size,
+                nar_sha256: output.nar_sha256,
+                references,
+                deriver: Some(planned.drv_path.clone()),
+                signatures: Vec::new(),
+                content_address,
+            });
+        }
+        Ok(infos)
+    }
+
+    async fn check_fixed(
+        &self,
+        derivation: &Derivation,
+        name: &OutputName,
+        output: &IngestedOutput,
+        references: &BTreeSet<StorePath>,
+    ) -> Result<Option<nix_compat::content_address::ContentAddress>, BuildFailure> {
+        let Some(DerivationOutput::CaFixed { address }) = derivation.outputs.get(name) else {
+            return Ok(None);
+        };
+        fixed::check(&self.store, &output.node, &output.nar_sha256, address).await?;
+        match references.iter().next() {
+            Some(reference) => Err(BuildFailure::FixedReferences { reference: self.store.dir.print(reference) }),
+            None => Ok(Some(*address)),
+        }
+    }
+}
+
+async fn forward(mut from: mpsc::Receiver<BuildEvent>, drv_path: &StorePath, to: &mpsc::Sender<RealiseEvent>) {
+    while let Some(event) = from.recv().await {
+        let event = RealiseEvent { drv_path: drv_path.clone(), kind: RealiseEventKind::Build(event) };
+        let _ = to.send(event).await; // nobody listens any more: the build goes on
+    }
+}
+
+/// Why a derivation was not built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildFailure {
+    /// The build ran, and did not succeed.
+    #[error("{}", describe(.0))]
+    Outcome(BuildOutcome),
+    /// A fixed output has other content.
+    #[error("hash mismatch in fixed-output derivation")]
+    HashMismatch(#[source] HashMismatch),
+    /// A fixed output by flat hash is no plain file.
+    #[error("its output should be a regular file that is not executable, because its hash is that of a file")]
+    NotFlat,
+    /// A fixed output refers to store paths.
+    #[error("its output is fixed and may not refer to store paths, but refers to {reference}")]
+    FixedReferences {
+        /// One of them.
+        reference: String,
+    },
+    /// The builder gave other outputs than asked for.
+    #[error("the builder did not give every output")]
+    Incomplete,
+    /// An input has gone since the plan was made, or the store is damaged.
+    #[error("its input {input} is not in the store")]
+    MissingInput {
+        /// The input.
+        input: String,
+    },
+    /// It cannot be built by igloo.
+    #[error("igloo cannot build it")]
+    Request(#[from] RequestError),
+    /// The machine or the host failed, not the build.
+    #[error(transparent)]
+    Builder(#[from] BuildError),
+    /// The outputs cannot be kept.
+    #[error("its outputs cannot be stored")]
+    Write(#[from] WriteError),
+    /// The outputs cannot be registered.
+    #[error("its outputs cannot be registered")]
+    Register(#[from] RegisterError),
+    /// The store's records cannot be read.
+    #[error("the store's records cannot be read")]
+    Read(#[from] ReadPathInfoError),
+    /// An output cannot be read back.
+    #[error("an output cannot be read back")]
+    ReadBlob(#[from] ReadBlobError),
+    /// An output cannot be read back as a NAR.
+    #[error("an output cannot be read back")]
+    Dump(#[from] DumpError),
+}
+
+impl BuildFailure {
+    /// The first line of a message about it, in Nix's words where Nix has them.
+    pub(super) fn headline(&self, drv_path: &str) -> String {
+        match self {
+            Self::Outcome(outcome) => format!("builder for '{drv_path}' {}", describe(outcome)),
+            Self::HashMismatch(_) => format!("hash mismatch in fixed-output derivation '{drv_path}'"),
+            _ => format!("cannot build '{drv_path}'"),
+        }
+    }
+
+    /// The class of the failure.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Outcome(BuildOutcome::OutOfMemory | BuildOutcome::DiskFull) => Code::ResourceExhausted,
+            Self::Outcome(_)
+            | Self::HashMismatch(_)
+            | Self::NotFlat
+            | Self::FixedReferences { .. }
+            | Self::MissingInput { .. } => Code::FailedPrecondition,
+            Self::Incomplete => Code::DataLoss,
+            Self::Request(error) => error.code(),
+            Self::Builder(error) => error.code(),
+            Self::Write(error) => error.code(),
+            Self::Register(error) => error.code(),
+            Self::Read(error) => error.code(),
+            Self::ReadBlob(error) => error.code(),
+            Self::Dump(error) => error.code(),
+        }
+    }
+}
+
+fn describe(outcome: &BuildOutcome) -> String {
+    match outcome {
+        BuildOutcome::Success => "succeeded".into(),
+        BuildOutcome::ExitCode(code) => format!("failed with exit code {code}"),
+        BuildOutcome::Signal(signal) => format!("failed due to signal {signal}"),
+        BuildOutcome::StartFailed { reason } => format!("could not be started: {reason}"),
+        BuildOutcome::Timeout { limit } => format!("timed out after {} seconds", limit.as_secs()),
+        BuildOutcome::Silence { limit } => format!("timed out after {} seconds of silence", limit.as_secs()),
+        BuildOutcome::LogLimit { limit_bytes } => format!("killed after writing more than {limit_bytes} bytes of log"),
+        BuildOutcome::OutputMissing { path } => format!("failed to produce output path '/{path}'"),
+        BuildOutcome::OutputInvalid { path, reason } => format!("produced an output that cannot be kept: '/{path}' {reason}"),
+        BuildOutcome::OutOfMemory => "ran out of memory; give the machine more with --memory".into(),
+        BuildOutcome::DiskFull => "ran out of scratch space; give the machine more with --memory".into(),
+    }
+}
