@@ -13,10 +13,14 @@ pub mod content_address;
 pub mod derivation;
 pub mod hash;
 pub mod nar;
+pub mod narinfo;
 pub mod nixbase32;
+pub mod refscan;
+pub mod signature;
 pub mod store_path;
 
 pub use content_address::{ContentAddress, ContentAddressMethod};
 pub use derivation::{Derivation, DerivationOutput, OutputName};
 pub use hash::{HashAlgo, Hasher, NixHash};
+pub use narinfo::NarInfo;
 pub use store_path::{StoreDir, StorePath, StorePathName};

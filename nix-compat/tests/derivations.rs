@@ -1,5 +1,12 @@
 //! Every `.drv` file that Nix writes: printed again byte for byte, its own path and its outputs' paths computed again.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it skips"
+)]
+
 mod common;
 
 use common::{Nix, compare_derivations, skip};

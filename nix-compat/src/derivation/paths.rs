@@ -20,6 +20,7 @@ impl Derivation {
     /// See [`OutputPathError`]; the derivation may then be changed in part.
     pub fn fill_output_paths(&mut self, memo: &HashModuloMemo) -> Result<(), OutputPathError> {
         let dir = memo.dir();
+        self.add_variables()?;
         for (name, path) in self.expected_paths(memo)? {
             let value = dir.print(&path).into_bytes();
             let variable = self.env.entry(name.as_str().as_bytes().to_vec()).or_default();
@@ -32,6 +33,19 @@ impl Derivation {
                 _ if variable.is_empty() => *variable = value,
                 _ if *variable == value => {}
                 _ => return Err(OutputPathError::variable(&name, variable, &value)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The variables' names are hashed, so they must be there first.
+    fn add_variables(&mut self) -> Result<(), OutputPathError> {
+        if matches!(
+            self.kind().map_err(HashModuloError::from)?,
+            DerivationKind::InputAddressed | DerivationKind::Deferred
+        ) {
+            for name in self.outputs.keys() {
+                self.env.entry(name.as_str().as_bytes().to_vec()).or_default();
             }
         }
         Ok(())

@@ -18,6 +18,7 @@ use data_encoding::{BASE64, HEXLOWER};
 
 pub use hasher::Hasher;
 pub use parse::ParseHashError;
+pub(crate) use parse::decode_base64;
 
 use crate::nixbase32;
 

@@ -10,7 +10,7 @@ mod compute;
 mod dir;
 mod name;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::cmp::Ordering;
 use std::fmt;
