@@ -14,7 +14,12 @@
 
 pub mod float_format;
 pub mod json;
+pub mod path_ops;
+pub mod peeksort;
 pub mod regex;
+pub mod string_ops;
+pub mod version;
+pub mod xml;
 
 #[cfg(test)]
 mod oracle;
