@@ -8,6 +8,7 @@
 //! - [`store`]: the traits `ChunkStore`, `BlobStore`, `DirectoryStore`, and [`error`], what can go wrong with them;
 //! - [`blocking`]: the one door to code that blocks;
 //! - [`chunking`]: where blobs are cut; [`chunked`]: blobs made of chunks, [`cache`]: what they keep in memory;
+//! - [`ingest`]: taking trees in, from events or from a path; [`export`]: giving them out as events;
 //! - [`memory`]: the backend in memory; `rocks` (feature `rocksdb`): the embedded database.
 
 pub mod blocking;
@@ -17,6 +18,8 @@ pub mod chunking;
 pub mod digest;
 pub mod directory;
 pub mod error;
+pub mod export;
+pub mod ingest;
 pub mod memory;
 pub mod node;
 #[cfg(feature = "rocksdb")]
