@@ -1,19 +1,29 @@
 //! A builder that gives every build its own microVM.
 //!
 //! Map, from the outside in
-//! - [`host`], [`image`], [`accelerator`]: what this host can run machines with, and what to boot;
+//! - [`builder`]: [`MicroVmBuilder`], an [`igloo_build::Builder`];
+//! - [`probe`], [`host`], [`image`], [`accelerator`]: what this host can run machines with, and what to boot;
 //! - [`machine`]: a machine in stages, and [`machine::Vmm`], what starts one;
+//! - [`session`]: the conversation with the agent in it;
 //! - [`qemu`]: the QEMU driver;
 //! - [`channel`], [`tail`], [`share`]: a machine's ends on the host: its agent's stream, its last words, its inputs;
 //! - [`process`], [`runtime_dir`]: children and directories that cannot outlive us.
 
 pub mod accelerator;
+pub mod builder;
 pub mod channel;
 pub mod host;
 pub mod image;
 pub mod machine;
+pub mod probe;
 pub mod process;
 pub mod qemu;
 pub mod runtime_dir;
+pub mod session;
 pub mod share;
 pub mod tail;
+
+pub use accelerator::{Accelerator, AcceleratorChoice};
+pub use builder::{MicroVmBuilder, MicroVmConfig, NetworkPolicy, SizePolicy};
+pub use image::GuestImage;
+pub use probe::{Probe, ProbeConfig};

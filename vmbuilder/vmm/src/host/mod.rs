@@ -48,6 +48,14 @@ impl HostAbilities {
     }
 }
 
+/// The emulator for each system, where one is installed; looks at names only.
+pub fn find_all(search: &[PathBuf]) -> Vec<PathBuf> {
+    SYSTEMS
+        .iter()
+        .filter_map(|system| qemu::find(search, system))
+        .collect()
+}
+
 /// Where emulators are installed: Debian and Fedora, built by hand, NixOS, macOS.
 pub fn default_search() -> Vec<PathBuf> {
     [

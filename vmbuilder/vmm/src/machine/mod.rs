@@ -10,7 +10,7 @@ mod spec;
 mod vmm;
 
 pub use plan::{Board, Plan, PlanError, SharePlan};
-pub use resources::{PrepareError, Resources};
-pub use running::{Running, Tails};
+pub use resources::{PrepareError, Resources, ShareSocket};
+pub use running::{PostMortem, Running, Tails};
 pub use spec::{MachineSpec, Network, ScratchSpec, ShareSpec};
 pub use vmm::{StartError, Vmm};

@@ -20,7 +20,7 @@ const SOCKET_PATH_SIZE_MAX: usize = 107;
 #[derive(Debug)]
 pub struct Resources {
     dir: RuntimeDir,
-    share_socket: Option<PathBuf>,
+    share: Option<ShareSocket>,
     scratch: Option<PathBuf>,
 }
 
@@ -31,10 +31,10 @@ impl Resources {
     /// What the file system answered, naming the path.
     pub fn prepare(plan: &Plan, root: &Path) -> Result<Self, PrepareError> {
         let dir = RuntimeDir::create(root)?;
-        let share_socket = plan.share.as_ref().map(|_| dir.path().join("fs.sock"));
-        if let Some(path) = &share_socket {
-            check_socket_path(path)?;
-        }
+        let share = plan
+            .share
+            .as_ref()
+            .map(|share| ShareSocket::at(dir.path(), share.queues));
         let scratch = plan.scratch.as_ref().map(|scratch| {
             let path = dir.path().join("scratch.img");
             make_sparse(&path, scratch.size_bytes)
@@ -46,14 +46,14 @@ impl Resources {
         });
         Ok(Self {
             scratch: scratch.transpose()?,
-            share_socket,
+            share: share.transpose()?,
             dir,
         })
     }
 
     /// Where the file server must listen before the machine is started.
-    pub fn share_socket(&self) -> Option<&Path> {
-        self.share_socket.as_deref()
+    pub fn share(&self) -> Option<&ShareSocket> {
+        self.share.as_ref()
     }
 
     /// The scratch disk's file.
@@ -67,15 +67,25 @@ impl Resources {
     }
 }
 
-fn check_socket_path(path: &Path) -> Result<(), PrepareError> {
-    let bytes = path.as_os_str().as_encoded_bytes();
-    let fits = bytes.len() <= SOCKET_PATH_SIZE_MAX && !bytes.contains(&b',') && !bytes.contains(&b'\n');
-    if fits {
-        Ok(())
-    } else {
-        Err(PrepareError::SocketPath {
-            path: path.to_owned(),
-        })
+/// The socket between emulator and file server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareSocket {
+    /// Its path.
+    pub path: PathBuf,
+    /// Request queues the device has.
+    pub queues: u32,
+}
+
+impl ShareSocket {
+    fn at(dir: &Path, queues: u32) -> Result<Self, PrepareError> {
+        let path = dir.join("fs.sock");
+        let bytes = path.as_os_str().as_encoded_bytes();
+        let fits = bytes.len() <= SOCKET_PATH_SIZE_MAX && !bytes.contains(&b',') && !bytes.contains(&b'\n');
+        if fits {
+            Ok(Self { path, queues })
+        } else {
+            Err(PrepareError::SocketPath { path })
+        }
     }
 }
 

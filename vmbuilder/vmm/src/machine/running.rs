@@ -12,6 +12,9 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Lines of each stream shown.
 const LINES_MAX: usize = 12;
 
+/// How a kernel says that it ends for want of memory (out_of_memory() and dump_header(), linux/mm/oom_kill.c).
+const OUT_OF_MEMORY: [&str; 2] = ["System is deadlocked on memory", "panic_on_oom"];
+
 /// A running machine; dropping it kills it before `drop` returns.
 #[derive(Debug)]
 pub struct Running {
@@ -55,7 +58,7 @@ impl Running {
     }
 
     /// Kills the machine and tells, for people, how it ended and what it said last.
-    pub async fn autopsy(mut self) -> String {
+    pub async fn autopsy(mut self) -> PostMortem {
         // a machine whose channel broke is often just about to say why
         let ended = tokio::time::timeout(LAST_WORDS, self.process.wait()).await;
         let mut words = match ended {
@@ -67,11 +70,27 @@ impl Running {
         let _ = self.process.kill();
         self.tails.errors.ended(LAST_WORDS).await;
         self.tails.console.ended(LAST_WORDS).await;
-        for (name, tail) in [("emulator", &self.tails.errors), ("console", &self.tails.console)] {
-            for line in tail.last_lines(LINES_MAX) {
+        let console = self.tails.console.last_lines(LINES_MAX);
+        let errors = self.tails.errors.last_lines(LINES_MAX);
+        for (name, lines) in [("emulator", &errors), ("console", &console)] {
+            for line in lines {
                 words.push_str(&format!("\n  {name}: {line}"));
             }
         }
-        words
+        PostMortem {
+            words,
+            is_out_of_memory: console
+                .iter()
+                .any(|line| OUT_OF_MEMORY.iter().any(|sign| line.contains(sign))),
+        }
     }
+}
+
+/// What is known of a machine that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostMortem {
+    /// For people: how it ended and what it said last.
+    pub words: String,
+    /// The guest's kernel ended for want of memory, by its own account.
+    pub is_out_of_memory: bool,
 }

@@ -27,7 +27,7 @@ impl Vmm for Qemu {
         let (channel, theirs) = Channel::pair().map_err(|source| StartError::Channel { source })?;
         let wiring = Wiring {
             control_fd: theirs.as_raw_fd(),
-            share_socket: resources.share_socket().map(ToOwned::to_owned),
+            share_socket: resources.share().map(|share| share.path.clone()),
             scratch: resources.scratch().map(ToOwned::to_owned),
         };
         let launch = Launch {
