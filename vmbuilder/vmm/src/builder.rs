@@ -408,7 +408,7 @@ fn words_failed(error: SessionError) -> BuildError {
             reason: format!("the request is too large to be told to a machine ({source})"),
         },
         other => BuildError::Protocol {
-            reason: chain(&other),
+            reason: crate::chain(&other),
         },
     }
 }
@@ -435,11 +435,4 @@ where
         code,
         source: Some(error.into()),
     }
-}
-
-/// An error with its causes, for a field that has none.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let words: Vec<_> = causes.map(ToString::to_string).collect();
-    words.join(": ")
 }

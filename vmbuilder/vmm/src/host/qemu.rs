@@ -27,6 +27,8 @@ pub struct Qemu {
     pub boards: Vec<Board>,
     /// What it was built with; whether it works is another question.
     pub accelerators: Vec<Accelerator>,
+    /// Whether it has virtiofs devices whose file server is another process.
+    pub has_virtiofs: bool,
 }
 
 impl Qemu {
@@ -35,10 +37,11 @@ impl Qemu {
     /// # Errors
     /// When it does not run, or not within `patience`, or answers something else.
     pub(super) async fn ask(path: PathBuf, system: &str, patience: Duration) -> Result<Self, LookError> {
-        let (version, boards, accelerators) = tokio::try_join!(
+        let (version, boards, accelerators, devices) = tokio::try_join!(
             answer(&path, &["-version"], patience),
             answer(&path, &["-machine", "help"], patience),
             answer(&path, &["-accel", "help"], patience),
+            answer(&path, &["-device", "help"], patience),
         )?;
         let version = parse_version(&version).ok_or_else(|| LookError::Version { path: path.clone() })?;
         Ok(Self {
@@ -52,6 +55,7 @@ impl Qemu {
                 .into_iter()
                 .filter(|accelerator| lists(&accelerators, accelerator.name()))
                 .collect(),
+            has_virtiofs: devices.contains("\"vhost-user-fs-pci\""),
             path,
         })
     }
@@ -162,6 +166,7 @@ mod tests {
             r#"case "$*" in
                 -version) echo "QEMU emulator version 9.1.2 (Test)";;
                 "-machine help") echo "Supported machines are:"; echo "q35  PC"; echo "pc-q35-9.1  old microvm";;
+                "-device help") echo 'name "vhost-user-fs-pci", bus PCI';;
                 "-accel help") echo "Accelerators supported in QEMU binary:"; echo tcg;;
             esac"#,
         );
@@ -172,6 +177,7 @@ mod tests {
             .unwrap();
         assert_eq!(qemu.version, "9.1.2");
         assert_eq!(qemu.boards, [Board::Q35]);
+        assert!(qemu.has_virtiofs);
         assert_eq!(qemu.accelerators, [Accelerator::Tcg]);
     }
 

@@ -9,6 +9,7 @@ fn host(boards: &[Board], tsc_khz: Option<u32>) -> HostAbilities {
             version: "7.2.22".into(),
             boards: boards.to_vec(),
             accelerators: vec![Accelerator::Kvm, Accelerator::Tcg],
+            has_virtiofs: true,
         }],
         tsc_khz,
     }
