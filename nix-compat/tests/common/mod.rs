@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use nix_compat::derivation::{DerivationKind, HashModuloMemo, derivation_name};
 use nix_compat::{Derivation, StoreDir, StorePath};
@@ -81,6 +81,18 @@ impl Nix {
 
     /// Runs a program of Nix, which must succeed, and gives its output.
     pub fn run(&self, program: &str, args: &[&str]) -> Vec<u8> {
+        let output = self.output(program, args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {args:?}: {stderr}");
+        output.stdout
+    }
+
+    /// Whether a program of Nix takes those arguments.
+    pub fn succeeds(&self, program: &str, args: &[&str]) -> bool {
+        self.output(program, args).status.success()
+    }
+
+    fn output(&self, program: &str, args: &[&str]) -> Output {
         let root = self.root.path();
         let mut command = Command::new(program);
         command
@@ -98,10 +110,7 @@ impl Nix {
             command.env("NIX_STATE_DIR", root.join("other/state"));
             command.env("NIX_LOG_DIR", root.join("other/log"));
         }
-        let output = command.args(args).output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {args:?}: {stderr}");
-        output.stdout
+        command.args(args).output().unwrap()
     }
 
     /// [`Nix::run`], its output as lines.

@@ -1,0 +1,5 @@
+//! `cargo fuzz run nar`; what must hold is in `src/properties.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| nix_compat_fuzz::properties::nar(bytes));
