@@ -41,7 +41,7 @@ const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// A castore tree as a read-only FUSE file system for one kernel.
 ///
-/// Give it to [`crate::vhost::VhostServer`]. One instance serves one kernel: inode numbers are
+/// Give it to [`crate::fuse::Mount`] or [`crate::vhost::VhostServer`]. One instance serves one kernel: inode numbers are
 /// that kernel's. Directories are decoded once for all instances made from clones of one [`Tree`].
 #[derive(Debug)]
 pub struct CastoreFs {

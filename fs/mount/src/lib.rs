@@ -9,8 +9,8 @@
 //! - [`inode`], [`view`]: numbers for a kernel, and the operations in terms of them;
 //! - [`attributes`], [`errno`], [`fs`]: the same as FUSE wants it;
 //! - [`server`]: requests as bytes in, answers out; the seam for any transport, a stream included;
-//! - [`vhost`]: the transports;
-//! - [`counters`]: what was read of what is there.
+//! - [`fuse`], [`vhost`]: the transports;
+//! - [`counters`], [`totals`]: what was read of what is there.
 //!
 //! Content is immutable, so a kernel may keep everything it was told, for ever: a second walk of a tree, a second read of
 //! a file, an open of a file are no requests at all.
@@ -19,17 +19,21 @@ pub mod attributes;
 pub mod counters;
 pub mod errno;
 pub mod fs;
+pub mod fuse;
 pub mod inode;
 pub mod roots;
 pub mod server;
 mod sync;
+pub mod totals;
 pub mod tree;
 pub mod vhost;
 pub mod view;
 
 pub use counters::{Counters, Counts};
 pub use fs::{CastoreFs, FsLimits};
+pub use fuse::{Mount, MountOptions, Unmount, cleanup_stale};
 pub use roots::{MapRoots, Roots, SingleRoot, SwapRoots};
 pub use server::FsServer;
+pub use totals::Totals;
 pub use tree::Tree;
 pub use vhost::VhostServer;
