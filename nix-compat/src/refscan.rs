@@ -4,7 +4,7 @@
 //! alike, since what is scanned is the NAR. Nothing else of the path need follow, and occurrences may overlap.
 //!
 //! The scan looks at a window's last byte first: a byte that is no nixbase32 digit rules out all 32 windows it is in, so
-//! most bytes are never looked at. Windows of digits only pass a filter of one bit per hash before they are searched for.
+//! most bytes are never looked at. Windows of digits only are searched for when their last few digits are some candidate's.
 //!
 //! Invariants
 //! - how the stream is cut makes no difference: the last 31 bytes are kept from one piece to the next;
@@ -17,10 +17,10 @@ use std::collections::BTreeSet;
 use crate::nixbase32::{INVALID, VALUES};
 use crate::store_path::{HASH_PART_LEN, StorePath};
 
-/// Filter bits for each candidate: about one window in 32 passes by chance.
-const FILTER_BITS_EACH: usize = 32;
-/// Smallest and largest filter, as powers of two of bits: 128 bytes to 1 MiB.
-const FILTER_LOG2: (u32, u32) = (10, 23);
+/// Filter bits for each candidate, as a power of two: about one window in 128 passes by chance.
+const FILTER_EACH_LOG2: u32 = 7;
+/// Smallest and largest filter, as powers of two of bits: 4 KiB to 1 MiB.
+const FILTER_LOG2: (u32, u32) = (15, 23);
 /// Bytes that may begin a hash part whose rest is in the next piece.
 const CARRY_LEN: usize = HASH_PART_LEN - 1;
 
@@ -149,28 +149,26 @@ impl RefScanner {
     }
 }
 
-/// The last twelve digits, five bits each, in the upper 60 bits.
+/// The last twelve digits, five bits each.
 fn next_key(key: u64, value: u8) -> u64 {
-    (key << 5) | (u64::from(value) << 4)
+    (key << 5) | u64::from(value)
 }
 
-/// One hash for each candidate, of its last twelve digits.
+/// One bit for every ending of a window: whether some candidate ends so. Hash parts are evenly spread, so their last
+/// bits need no hashing.
 #[derive(Clone, Debug)]
 struct Filter {
     words: Box<[u64]>,
-    /// Bits of a product that are no part of the index.
-    shift: u32,
+    mask: u64,
 }
 
 impl Filter {
     fn new(candidates: &[[u8; HASH_PART_LEN]]) -> Self {
-        let wanted = (candidates.len() * FILTER_BITS_EACH)
-            .next_power_of_two()
-            .trailing_zeros();
+        let wanted = candidates.len().next_power_of_two().trailing_zeros() + FILTER_EACH_LOG2;
         let log2 = wanted.clamp(FILTER_LOG2.0, FILTER_LOG2.1);
         let mut filter = Self {
             words: vec![0; 1 << (log2 - 6)].into(),
-            shift: 64 - log2,
+            mask: (1 << log2) - 1,
         };
         for candidate in candidates {
             let key = candidate
@@ -188,9 +186,8 @@ impl Filter {
     }
 
     fn place(&self, key: u64) -> (usize, u64) {
-        // Fibonacci hashing: the upper bits of the product depend on all of the key
-        let index = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift;
-        // at most 2^23 by `FILTER_LOG2`
+        let index = key & self.mask;
+        // at most 2^17 words by `FILTER_LOG2`
         (usize::try_from(index >> 6).unwrap_or(0), 1 << (index & 63))
     }
 }

@@ -10,7 +10,9 @@
 mod common;
 
 use common::{Nix, compare_derivations, skip};
-use nix_compat::StoreDir;
+use nix_compat::derivation::derivation_name;
+use nix_compat::store_path::{downstream_placeholder, placeholder};
+use nix_compat::{Derivation, OutputName, StoreDir};
 
 /// Every form of derivation the language can make.
 const FORMS: &str = include_str!("forms.nix");
@@ -31,6 +33,40 @@ fn instantiate_forms(nix: &Nix) {
     assert_eq!(
         kinds,
         ["deferred", "fixed", "floating", "impure", "input-addressed"]
+    );
+}
+
+/// What stands for paths not known yet: a derivation's own, and floating ones of its inputs.
+fn check_placeholders(nix: &Nix, drvs: &[String]) {
+    let named = |wanted: &str| {
+        let mut paths = drvs.iter().map(|drv| nix.dir().parse(drv).unwrap());
+        let path = paths.find(|path| path.name().as_str() == wanted).unwrap();
+        let text = std::fs::read(nix.physical().join(path.to_string())).unwrap();
+        (
+            Derivation::parse(&nix.dir(), &derivation_name(&path).unwrap(), &text).unwrap(),
+            path,
+        )
+    };
+    let value = |derivation: &Derivation, variable: &[u8]| {
+        String::from_utf8(derivation.env[variable].clone()).unwrap()
+    };
+    let [out, dev, bin] = ["out", "dev", "bin"].map(|name| OutputName::new(name).unwrap());
+    let (floating, floating_path) = named("floating.drv");
+    assert_eq!(value(&floating, b"dev"), placeholder(&dev));
+    let (user, _) = named("deferred.drv");
+    assert_eq!(
+        value(&user, b"dep"),
+        downstream_placeholder(&floating_path, &dev).unwrap()
+    );
+    let (user, _) = named("floating-user.drv");
+    assert_eq!(
+        value(&user, b"dep"),
+        downstream_placeholder(&floating_path, &out).unwrap()
+    );
+    let (own, _) = named("out-in-env.drv");
+    assert_eq!(
+        (value(&own, b"self"), value(&own, b"selfBin")),
+        (placeholder(&out), placeholder(&bin))
     );
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use igloo_status::Code;
 
-use super::{ParseStorePathError, StorePath, printable};
+use super::{HASH_PART_LEN, ParseStorePathError, StorePath, printable};
 
 /// Bytes in the longest store directory taken.
 const DIR_LEN_MAX: usize = 1024;
@@ -56,7 +56,18 @@ impl StoreDir {
 
     /// The absolute path of a store path. Cost: one allocation.
     pub fn print(&self, path: &StorePath) -> String {
-        format!("{}/{path}", self.0)
+        let mut out = String::with_capacity(self.0.len() + HASH_PART_LEN + path.name().len() + 2);
+        self.print_to(&mut out, path);
+        out
+    }
+
+    /// Appends the absolute path of a store path.
+    pub fn print_to(&self, out: &mut String, path: &StorePath) {
+        out.push_str(&self.0);
+        out.push('/');
+        out.extend(path.hash_part().map(char::from));
+        out.push('-');
+        out.push_str(path.name());
     }
 
     /// Prints the absolute path without allocating.

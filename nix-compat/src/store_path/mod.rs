@@ -99,10 +99,10 @@ impl StorePath {
 
 impl fmt::Display for StorePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for digit in self.hash_part() {
-            fmt::Write::write_char(f, char::from(digit))?;
-        }
-        write!(f, "-{}", self.name)
+        // digits are ASCII
+        f.write_str(std::str::from_utf8(&self.hash_part()).map_err(|_| fmt::Error)?)?;
+        f.write_str("-")?;
+        f.write_str(&self.name)
     }
 }
 
