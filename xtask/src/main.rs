@@ -6,6 +6,7 @@
 //! - everything made goes below `target/`, nothing outside it but installed packages.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod image;
 mod install;
 mod shell;
 mod test;
@@ -27,6 +28,11 @@ const TASKS: &[Task] = &[
         name: "test",
         help: "install what tests need, build, run every test, count them",
         run: test::run,
+    },
+    Task {
+        name: "image",
+        help: "the kernel and initramfs that build machines boot, in target/image/SYSTEM",
+        run: image::run,
     },
     Task {
         name: "tidy",
