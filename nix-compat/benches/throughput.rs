@@ -44,7 +44,7 @@ fn main() {
     write("NAR write, 100,000 files of 1,000 bytes", 1000, 100_000);
     let mut copy = big.clone();
     report("memcpy, for comparison", big.len(), || {
-        copy.copy_from_slice(black_box(&big))
+        copy.copy_from_slice(black_box(&big));
     });
     report("SHA-256, for comparison", big.len(), || {
         black_box(sha256(&big));

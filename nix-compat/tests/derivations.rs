@@ -34,12 +34,16 @@ fn instantiate_forms(nix: &Nix) {
         kinds,
         ["deferred", "fixed", "floating", "impure", "input-addressed"]
     );
+    check_placeholders(nix, &drvs);
 }
 
 /// What stands for paths not known yet: a derivation's own, and floating ones of its inputs.
 fn check_placeholders(nix: &Nix, drvs: &[String]) {
     let named = |wanted: &str| {
-        let mut paths = drvs.iter().map(|drv| nix.dir().parse(drv).unwrap());
+        // Nix prints `…drv!lib` where the output is not `out`
+        let mut paths = drvs
+            .iter()
+            .map(|drv| nix.dir().parse(drv.split('!').next().unwrap()).unwrap());
         let path = paths.find(|path| path.name().as_str() == wanted).unwrap();
         let text = std::fs::read(nix.physical().join(path.to_string())).unwrap();
         (
