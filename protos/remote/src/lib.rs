@@ -1,1 +1,28 @@
 //! Serves and calls igloo's traits over gRPC, on unix sockets and loopback TCP.
+//!
+//! Nothing of gRPC leaves this crate: callers hand in and get domain types, traits and typed errors.
+//!
+//! Invariants
+//! - a peer is never trusted: bytes are given out only when their digest was checked, directories are encoded again and
+//!   hashed, messages, counts and waiting times are bounded (see [`limits`]);
+//! - status codes and gRPC's codes are turned into each other in one place ([`status`]).
+//!
+//! Map
+//! - [`address`]: URLs and listen addresses; [`listen`], [`connect`]: the two ends of a socket; [`serve`]: a server;
+//! - [`castore`]: blobs and directories;
+//! - [`limits`]: every bound; [`status`]: errors over the wire, and when a call is tried again.
+
+pub mod address;
+pub mod castore;
+pub mod connect;
+pub mod limits;
+pub mod listen;
+pub mod serve;
+pub mod status;
+mod task;
+
+pub use address::Address;
+pub use castore::{ChunkLists, ContentCache, GrpcBlobStore, GrpcDirectoryStore};
+pub use connect::Connection;
+pub use listen::Listener;
+pub use serve::Services;

@@ -1,0 +1,126 @@
+//! What the tests share: stores, services on sockets in directories of their own, bytes.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use igloo_castore::digest::BlobDigest;
+use igloo_castore::error::{ReadBlobError, WriteError};
+use igloo_castore::memory;
+use igloo_castore::store::{BlobStat, BlobStore, BlobWriter, Castore};
+use igloo_remote::{Address, ChunkLists, Listener, Services};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// An empty store in memory.
+pub fn castore() -> Castore {
+    memory::castore("memory")
+}
+
+/// Bytes that do not repeat, told by a seed.
+pub fn blob(size: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes
+}
+
+/// A running service; dropping it stops it.
+pub struct Service {
+    pub url: String,
+    pub dir: tempfile::TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Service {
+    pub async fn start(dir: tempfile::TempDir, services: Services) -> Self {
+        let address = Address::Unix(dir.path().join("socket"));
+        let listener = Listener::bind(&address).await.unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = services.serve(listener, async {
+            let _ = stopped.await;
+        });
+        Self {
+            url: address.to_string(),
+            dir,
+            stop: Some(stop),
+            task: tokio::spawn(async move { serving.await.unwrap() }),
+        }
+    }
+
+    /// Stops it, waits until it is gone, and starts another one in its place.
+    pub async fn restart(mut self, castore: &Castore) -> Self {
+        self.stop.take();
+        (&mut self.task).await.unwrap();
+        assert!(!self.dir.path().join("socket").exists());
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        Self::start(dir, Services::new().with_castore(castore, ChunkLists::Told)).await
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop.take();
+    }
+}
+
+/// Serves a store, with igloo's own services or only with those that snix has.
+pub async fn serve(castore: &Castore, lists: ChunkLists, igloo: bool) -> Service {
+    let services = Services::new();
+    let services = match igloo {
+        true => services.with_castore(castore, lists),
+        false => services.with_snix_castore(castore, lists),
+    };
+    Service::start(tempfile::tempdir().unwrap(), services).await
+}
+
+/// Counts bytes read.
+#[derive(Debug)]
+pub struct CountingBlobs {
+    inner: Arc<dyn BlobStore>,
+    bytes: AtomicU64,
+}
+
+impl CountingBlobs {
+    pub fn new(inner: Arc<dyn BlobStore>) -> Self {
+        Self {
+            inner,
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl BlobStore for CountingBlobs {
+    async fn stat(&self, digest: &BlobDigest) -> Result<Option<Arc<BlobStat>>, ReadBlobError> {
+        self.inner.stat(digest).await
+    }
+
+    async fn read_range(&self, digest: &BlobDigest, offset: u64, len: usize) -> Result<Bytes, ReadBlobError> {
+        let bytes = self.inner.read_range(digest, offset, len).await?;
+        self.bytes.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        Ok(bytes)
+    }
+
+    async fn put_small(&self, blobs: Vec<(BlobDigest, Bytes)>) -> Result<(), WriteError> {
+        self.inner.put_small(blobs).await
+    }
+
+    async fn writer(&self) -> Result<Box<dyn BlobWriter>, WriteError> {
+        self.inner.writer().await
+    }
+
+    async fn sync(&self) -> Result<(), WriteError> {
+        self.inner.sync().await
+    }
+}
