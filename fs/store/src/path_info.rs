@@ -6,17 +6,26 @@
 //! - registering is all or nothing, and durable when it returns;
 //! - registering a path again keeps what was there first, and succeeds.
 
+mod memory;
+pub mod record;
+#[cfg(feature = "rocksdb")]
+mod rocks;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use igloo_castore::error::BackendError;
+use igloo_castore::error::{BackendError, WriteError};
 use igloo_castore::node::Node;
 use igloo_status::Code;
 use nix_compat::content_address::ContentAddress;
 use nix_compat::signature::Signature;
-use nix_compat::store_path::StorePath;
+use nix_compat::store_path::{DIGEST_LEN, StorePath};
+
+pub use memory::MemoryPathInfoStore;
+#[cfg(feature = "rocksdb")]
+pub use rocks::{PATH_INFOS_TABLE, RocksPathInfoStore};
 
 /// A store path's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +51,14 @@ pub struct PathInfo {
 /// Path infos by store path.
 #[async_trait]
 pub trait PathInfoStore: fmt::Debug + Send + Sync {
-    /// The record of a path, or `None` when it is not registered.
-    async fn get(&self, path: &StorePath) -> Result<Option<PathInfo>, ReadPathInfoError>;
+    /// The record of the path whose hash part stands for these bytes, or `None`. Two paths never share one.
+    async fn get_by_digest(&self, digest: &[u8; DIGEST_LEN]) -> Result<Option<PathInfo>, ReadPathInfoError>;
+
+    /// The record of a path, or `None` when it is not registered; a path with that hash part and another name is not it.
+    async fn get(&self, path: &StorePath) -> Result<Option<PathInfo>, ReadPathInfoError> {
+        let found = self.get_by_digest(path.digest()).await?;
+        Ok(found.filter(|info| info.path == *path))
+    }
 
     /// Registers records in one step. Content must be durable before ([`igloo_castore::Castore::sync`]).
     ///
@@ -88,6 +103,31 @@ pub enum RegisterError {
     /// The store could not take it.
     #[error("the records cannot be stored")]
     Backend(#[from] BackendError),
+    /// The store refused them.
+    #[error("the records cannot be stored")]
+    Write(#[source] WriteError),
+}
+
+/// The first reference that neither comes along nor is there already: `is_there` says what is.
+pub(crate) async fn check_references<F>(
+    infos: &[PathInfo],
+    mut is_there: impl FnMut(StorePath) -> F,
+) -> Result<(), RegisterError>
+where
+    F: Future<Output = Result<bool, ReadPathInfoError>>,
+{
+    let along: BTreeSet<&StorePath> = infos.iter().map(|info| &info.path).collect();
+    for info in infos {
+        for reference in &info.references {
+            if !along.contains(reference) && !is_there(reference.clone()).await? {
+                return Err(RegisterError::Dangling {
+                    path: info.path.clone(),
+                    reference: reference.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 impl ReadPathInfoError {
@@ -107,6 +147,7 @@ impl RegisterError {
             Self::Dangling { .. } => Code::FailedPrecondition,
             Self::Read(error) => error.code(),
             Self::Backend(error) => error.code(),
+            Self::Write(error) => error.code(),
         }
     }
 }
