@@ -320,6 +320,7 @@ impl From<Failure> for End {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "map_err gives the error away")]
 fn at_run(error: StepError) -> Failure {
     Failure::of(Stage::Run, error.class(), &error)
 }

@@ -121,6 +121,13 @@ impl Program {
     }
 }
 
+impl Drop for Program {
+    /// Nothing of a build outlives its agent's interest in it.
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 fn namespaces(spec: &BuildSpec) -> u64 {
     let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if spec.network.is_none() {
@@ -143,12 +150,7 @@ fn make_plan(spec: &BuildSpec, root: &Root, has_cgroup: bool) -> Result<Plan, St
         root: c_string(root.path().as_os_str().as_bytes())?,
         proc: c_string(root.path().join("proc").as_os_str().as_bytes())?,
         program: c_string(&spec.program)?,
-        arguments: StringArray::new(
-            spec.arguments
-                .iter()
-                .map(|bytes| c_string(bytes))
-                .collect::<Result<_, _>>()?,
-        ),
+        arguments: StringArray::new(spec.arguments.iter().map(c_string).collect::<Result<_, _>>()?),
         environment: StringArray::new(environment.map(c_string).collect::<Result<_, _>>()?),
         working_dir: c_string(working_dir)?,
         uid: spec.uid,
@@ -263,12 +265,12 @@ impl StartError {
         match self {
             Self::Exec {
                 errno: Errno::NOMEM, ..
+            }
+            | Self::Child {
+                errno: Errno::NOMEM, ..
             } => FailureClass::OutOfMemory,
             Self::Exec { .. } | Self::Interpreter { .. } => FailureClass::Program,
             Self::WorkingDir { .. } | Self::Nul => FailureClass::Request,
-            Self::Child {
-                errno: Errno::NOMEM, ..
-            } => FailureClass::OutOfMemory,
             Self::Child { .. } => FailureClass::Machine,
             Self::Step(error) => error.class(),
         }

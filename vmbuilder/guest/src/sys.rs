@@ -235,15 +235,15 @@ pub fn interface_ioctl<T>(
 where
     T: InterfaceArgument,
 {
-    let number = request as c_int;
+    let number = libc::Ioctl::from(request as u16);
     let argument: *mut c_void = ptr::from_mut(argument).cast();
     // SAFETY: `InterfaceArgument` is only implemented for the structures these requests read and write.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), number as _, argument) }.into())
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), number, argument) }.into())
 }
 
 /// Requests of [`interface_ioctl`] (linux/sockios.h).
 #[derive(Clone, Copy, Debug)]
-#[repr(i32)]
+#[repr(u16)]
 pub enum InterfaceRequest {
     /// SIOCADDRT
     AddRoute = 0x890b,
@@ -301,7 +301,7 @@ pub fn default_route(gateway: [u8; 4]) -> libc::rtentry {
 pub fn ipv4(address: [u8; 4]) -> libc::sockaddr {
     // SAFETY: plain data, all zeroes are valid.
     let mut socket: libc::sockaddr = unsafe { std::mem::zeroed() };
-    socket.sa_family = libc::AF_INET as libc::sa_family_t;
+    socket.sa_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
     for (to, from) in socket.sa_data[2..6].iter_mut().zip(address) {
         *to = c_char::from_ne_bytes([from]);
     }
