@@ -16,6 +16,7 @@ pub mod nar;
 pub mod narinfo;
 pub mod nixbase32;
 pub mod refscan;
+pub mod self_reference;
 pub mod signature;
 pub mod store_path;
 

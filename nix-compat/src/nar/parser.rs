@@ -80,7 +80,9 @@ impl NarParser {
     }
 
     /// A parser with other limits.
-    pub fn with_limits(limits: NarLimits) -> Self {
+    pub fn with_limits(mut limits: NarLimits) -> Self {
+        // an offset within the limit and a run then never overflow
+        limits.nar_size_max = limits.nar_size_max.min(u64::MAX / 2);
         Self {
             state: State::Magic,
             limits,
