@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use igloo_status::Code;
 use igloo_store::path_info::ReadPathInfoError;
-use igloo_store::{PathInfoStore, Store};
+use igloo_store::Store;
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::StorePath;
 

@@ -6,14 +6,12 @@
 //! - dropping [`Realise::run`]'s future cancels what runs and registers nothing more.
 
 mod build;
-mod closure;
 mod fixed;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use build::{BuildFailure, Built};
-pub use closure::input_closure;
 pub use fixed::HashMismatch;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use igloo_build::{BuildEvent, BuildStats, Builder};
@@ -101,8 +99,8 @@ impl Realise {
             while running.len() < self.slots.max(1)
                 && let Some(index) = queue.next_ready()
             {
-                let planned = &plan.builds[index];
-                running.push(async { (index, self.build(planned, events.clone()).await) });
+                let (planned, events) = (&plan.builds[index], events.clone());
+                running.push(async move { (index, self.build(planned, events).await) });
             }
             let Some((index, result)) = running.next().await else { break };
             match result {
@@ -189,3 +187,6 @@ impl Queue {
         builds.filter(|(index, _)| !self.settled.contains(index)).map(|(_, build)| build.drv_path.clone()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

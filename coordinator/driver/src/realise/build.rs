@@ -3,16 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use igloo_build::{BuildError, BuildEvent, BuildIo, BuildOutcome, BuildStats};
-use igloo_castore::error::{ReadBlobError, WriteError};
 use igloo_status::Code;
 use igloo_store::output::{IngestedOutput, OutputIngest};
-use igloo_store::path_info::{PathInfo, ReadPathInfoError, RegisterError};
-use igloo_store::{DumpError, PathInfoStore};
+use igloo_store::{ClosureError, CommitError, DumpError, PathInfo};
 use nix_compat::derivation::{Derivation, DerivationOutput, OutputName};
 use nix_compat::store_path::StorePath;
 use tokio::sync::mpsc;
 
-use super::closure::input_closure;
 use super::fixed::{self, HashMismatch};
 use super::{Realise, RealiseEvent, RealiseEventKind};
 use crate::plan::PlannedBuild;
@@ -40,15 +37,12 @@ impl Realise {
     ) -> Result<Built, BuildFailure> {
         let derivation = &planned.derivation;
         let roots = derivation.input_srcs.iter().chain(&planned.inputs);
-        let (closure, missing) = input_closure(&self.store, roots).await?;
-        if let Some(path) = missing.into_iter().next() {
-            return Err(BuildFailure::MissingInput { input: self.store.dir.print(&path) });
-        }
+        let closure = self.store.closure(roots.cloned()).await?;
+        let closure = closure.into_iter().map(|(path, info)| (path, info.node)).collect();
         let prepared = prepare(&self.store.dir, derivation, &closure, &self.options)?;
         let (stats, outputs) = self.run_builder(planned, &prepared, events).await?;
         let infos = self.path_infos(planned, &prepared, outputs).await?;
-        self.store.castore.sync().await?;
-        self.store.path_infos.register(infos).await?;
+        self.store.register(infos).await?;
         Ok(Built { drv_path: planned.drv_path.clone(), outputs: prepared.outputs.into_iter().collect(), stats })
     }
 
@@ -146,30 +140,18 @@ pub enum BuildFailure {
     #[error("the builder did not give every output")]
     Incomplete,
     /// An input has gone since the plan was made, or the store is damaged.
-    #[error("its input {input} is not in the store")]
-    MissingInput {
-        /// The input.
-        input: String,
-    },
+    #[error("its inputs are not whole")]
+    Inputs(#[from] ClosureError),
     /// It cannot be built by igloo.
     #[error("igloo cannot build it")]
     Request(#[from] RequestError),
     /// The machine or the host failed, not the build.
     #[error(transparent)]
     Builder(#[from] BuildError),
-    /// The outputs cannot be kept.
-    #[error("its outputs cannot be stored")]
-    Write(#[from] WriteError),
     /// The outputs cannot be registered.
     #[error("its outputs cannot be registered")]
-    Register(#[from] RegisterError),
-    /// The store's records cannot be read.
-    #[error("the store's records cannot be read")]
-    Read(#[from] ReadPathInfoError),
+    Commit(#[from] CommitError),
     /// An output cannot be read back.
-    #[error("an output cannot be read back")]
-    ReadBlob(#[from] ReadBlobError),
-    /// An output cannot be read back as a NAR.
     #[error("an output cannot be read back")]
     Dump(#[from] DumpError),
 }
@@ -191,15 +173,12 @@ impl BuildFailure {
             Self::Outcome(_)
             | Self::HashMismatch(_)
             | Self::NotFlat
-            | Self::FixedReferences { .. }
-            | Self::MissingInput { .. } => Code::FailedPrecondition,
+            | Self::FixedReferences { .. } => Code::FailedPrecondition,
             Self::Incomplete => Code::DataLoss,
             Self::Request(error) => error.code(),
             Self::Builder(error) => error.code(),
-            Self::Write(error) => error.code(),
-            Self::Register(error) => error.code(),
-            Self::Read(error) => error.code(),
-            Self::ReadBlob(error) => error.code(),
+            Self::Inputs(error) => error.code(),
+            Self::Commit(error) => error.code(),
             Self::Dump(error) => error.code(),
         }
     }
