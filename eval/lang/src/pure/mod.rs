@@ -13,6 +13,7 @@
 #![allow(unreachable_pub, reason = "written as a library's interface, though the crate keeps it to itself")]
 
 pub mod float_format;
+pub mod hash_text;
 pub mod json;
 pub mod path_ops;
 pub mod peeksort;
