@@ -48,7 +48,8 @@ pub struct MicroVmConfig {
     pub limits: Limits,
     /// Most files, directories and symlinks in a build's outputs.
     pub output_entries_max: u64,
-    /// A disk of that many bytes for scratch space; none leaves scratch in the machine's memory.
+    /// A disk of that many bytes for scratch space, made with the host's mkfs.ext4; none leaves scratch in the machine's
+    /// memory.
     pub scratch_disk_bytes: Option<u64>,
     /// Whether requests may ask for the network; see [`Network::User`] for what they can reach then.
     pub network: NetworkPolicy,
@@ -222,7 +223,8 @@ impl MicroVmBuilder {
         inputs: &Castore,
     ) -> Result<Machine, BuildError> {
         let resources = Resources::prepare(plan, &self.config.runtime_root)
-            .map_err(|error| host_failed("a build machine's directory", error.code(), error))?;
+            .await
+            .map_err(|error| host_failed("a machine's files", error.code(), error))?;
         let serve = |socket| Share::serve(socket, request.inputs.clone(), inputs.clone());
         let share = resources.share().map(serve).transpose();
         let share = share.map_err(|error| host_failed("serving the inputs", error.code(), error))?;

@@ -200,7 +200,8 @@ async fn boots(
 ) -> Result<(), String> {
     let spec = MachineSpec::of_image(image, PROBE_MEMORY_MIB, 1);
     let plan = Plan::resolve(&spec, host, accelerator).map_err(|error| error.to_string())?;
-    let resources = Resources::prepare(&plan, &config.runtime_root).map_err(|error| error.to_string())?;
+    let resources = Resources::prepare(&plan, &config.runtime_root).await;
+    let resources = resources.map_err(|error| error.to_string())?;
     let mut running = vmm
         .start(&plan, &resources)
         .await
@@ -212,7 +213,10 @@ async fn boots(
     };
     match Session::new(channel, patience).hello().await {
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("{error}; {}", running.autopsy().await.words)),
+        Err(error) => {
+            let words = running.autopsy().await.words.replace("\n ", ";");
+            Err(format!("{error}; {words}"))
+        }
     }
 }
 

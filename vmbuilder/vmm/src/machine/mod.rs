@@ -6,11 +6,13 @@
 mod plan;
 mod resources;
 mod running;
+mod scratch;
 mod spec;
 mod vmm;
 
 pub use plan::{Board, Plan, PlanError, SharePlan};
 pub use resources::{PrepareError, Resources, ShareSocket};
 pub use running::{PostMortem, Running, Tails};
+pub use scratch::MakeScratchError;
 pub use spec::{MachineSpec, Network, ScratchSpec, ShareSpec};
 pub use vmm::{StartError, Vmm};

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use igloo_status::Code;
 use serde::{Deserialize, Serialize};
 
+use super::scratch::{SCRATCH_BYTES_MAX, SCRATCH_BYTES_MIN};
 use super::spec::{MachineSpec, Network, ScratchSpec};
 use crate::accelerator::Accelerator;
 use crate::host::HostAbilities;
@@ -107,8 +108,16 @@ impl Plan {
             system: spec.system.clone(),
         })?;
         let board = choose_board(spec, qemu, accelerator, host.tsc_khz)?;
-        check_range("memory (MiB)", spec.memory_mib, MEMORY_MIB_MIN, MEMORY_MIB_MAX)?;
+        check_range("MiB of memory", spec.memory_mib, MEMORY_MIB_MIN, MEMORY_MIB_MAX)?;
         check_range("processors", spec.cores, 1, CORES_MAX)?;
+        if let Some(scratch) = &spec.scratch {
+            check_range(
+                "MiB of scratch disk",
+                mib(scratch.size_bytes),
+                mib(SCRATCH_BYTES_MIN),
+                mib(SCRATCH_BYTES_MAX),
+            )?;
+        }
         check_option_path(&spec.kernel)?;
         check_option_path(&spec.initramfs)?;
         let share = spec
@@ -196,6 +205,10 @@ fn plan_share(tag: &str, cores: u32) -> Result<SharePlan, PlanError> {
         tag: tag.to_owned(),
         queues: cores.min(crate::share::QUEUES_MAX),
     })
+}
+
+fn mib(bytes: u64) -> u32 {
+    u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
 }
 
 fn check_range(what: &'static str, value: u32, min: u32, max: u32) -> Result<(), PlanError> {

@@ -3,13 +3,12 @@
 //! Invariants
 //! - everything lies in one private directory ([`RuntimeDir`]) and is gone when this is dropped.
 
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use igloo_status::Code;
 
 use super::Plan;
+use super::scratch::{self, MakeScratchError};
 use crate::process::ProcessId;
 use crate::runtime_dir::{RuntimeDir, RuntimeDirError};
 
@@ -29,23 +28,22 @@ impl Resources {
     ///
     /// # Errors
     /// What the file system answered, naming the path.
-    pub fn prepare(plan: &Plan, root: &Path) -> Result<Self, PrepareError> {
+    pub async fn prepare(plan: &Plan, root: &Path) -> Result<Self, PrepareError> {
         let dir = RuntimeDir::create(root)?;
         let share = plan
             .share
             .as_ref()
             .map(|share| ShareSocket::at(dir.path(), share.queues));
-        let scratch = plan.scratch.as_ref().map(|scratch| {
-            let path = dir.path().join("scratch.img");
-            make_sparse(&path, scratch.size_bytes)
-                .map_err(|source| PrepareError::Scratch {
-                    path: path.clone(),
-                    source,
-                })
-                .map(|()| path)
-        });
+        let scratch = match &plan.scratch {
+            Some(scratch) => {
+                let path = dir.path().join("scratch.img");
+                scratch::make(&path, scratch.size_bytes).await?;
+                Some(path)
+            }
+            None => None,
+        };
         Ok(Self {
-            scratch: scratch.transpose()?,
+            scratch,
             share: share.transpose()?,
             dir,
         })
@@ -89,14 +87,6 @@ impl ShareSocket {
     }
 }
 
-fn make_sparse(path: &Path, size_bytes: u64) -> io::Result<()> {
-    File::options()
-        .write(true)
-        .create_new(true)
-        .open(path)?
-        .set_len(size_bytes)
-}
-
 /// Why a machine's resources could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
@@ -110,14 +100,8 @@ pub enum PrepareError {
         path: PathBuf,
     },
     /// No scratch disk.
-    #[error("the scratch disk {} cannot be made", path.display())]
-    Scratch {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Scratch(#[from] MakeScratchError),
 }
 
 impl PrepareError {
@@ -126,7 +110,7 @@ impl PrepareError {
         match self {
             Self::Dir(error) => error.code(),
             Self::SocketPath { .. } => Code::InvalidArgument,
-            Self::Scratch { source, .. } => Code::from_io(source),
+            Self::Scratch(error) => error.code(),
         }
     }
 }

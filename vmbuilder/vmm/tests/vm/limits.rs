@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use igloo_build::{BuildOutcome, BuildRequest};
 
+use igloo_vmm::MicroVmBuilder;
+
 use crate::support::build::{Built, OUT, request, run};
 use crate::support::inputs::Inputs;
 use crate::support::{Rig, rig};
@@ -98,4 +100,24 @@ async fn a_long_log_arrives_whole() {
     for (index, line) in built.log.lines().enumerate() {
         assert_eq!(line.parse::<usize>().unwrap(), index);
     }
+}
+
+/// With a disk, scratch space is not the machine's memory, and ends where the disk ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scratch_disk_takes_more_than_the_memory() {
+    let Some(rig) = rig("a_scratch_disk_takes_more_than_the_memory") else {
+        return;
+    };
+    let root = tempfile::tempdir().unwrap();
+    let mut config = rig.config(root.path());
+    config.scratch_disk_bytes = Some(400 << 20);
+    let builder = MicroVmBuilder::new(config);
+    let inputs = Inputs::new();
+    let request = request(rig, &inputs, "fill /build/file").await;
+    let built = run(&builder, &inputs, request).await;
+    assert_eq!(built.report().outcome, BuildOutcome::DiskFull, "{}", built.log);
+    let size = built.log.lines().find_map(|line| line.strip_prefix("filled "));
+    let mib: u64 = size.unwrap_or_default().parse().unwrap();
+    assert!((350..400).contains(&mib), "{mib} MiB");
+    assert_eq!(Rig::machine_dirs(root.path()).len(), 0);
 }

@@ -10,6 +10,7 @@
     reason = "a test's helpers fail by panicking, and tell what they skip"
 )]
 
+mod host;
 mod inputs;
 mod lifecycle;
 mod limits;

@@ -81,6 +81,11 @@ fn what_cannot_be_run_is_named() {
         refused(|spec| spec.command_line = "x".repeat(3000)),
         PlanError::CommandLine { .. }
     ));
+    let disk = refused(|spec| spec.scratch = Some(ScratchSpec { size_bytes: 1 << 20 }));
+    assert_eq!(
+        disk.to_string(),
+        "a machine cannot have 1 MiB of scratch disk: it must be 16 to 16777216"
+    );
     let tagged = |tag: &'static str| {
         let mut spec = spec();
         spec.share = Some(crate::machine::ShareSpec { tag: tag.into() });
