@@ -14,7 +14,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::nixbase32::{INVALID, VALUES};
+use crate::nixbase32::{self, INVALID, VALUES};
 use crate::store_path::{HASH_PART_LEN, StorePath};
 
 /// Filter bits for each candidate, as a power of two: about one window in 128 passes by chance.
@@ -49,7 +49,24 @@ pub struct RefScanner {
 impl RefScanner {
     /// A scanner for the hash parts of those paths.
     pub fn new<'a>(candidates: impl IntoIterator<Item = &'a StorePath>) -> Self {
-        let candidates: BTreeSet<_> = candidates.into_iter().map(StorePath::hash_part).collect();
+        Self::of_checked(candidates.into_iter().map(StorePath::hash_part).collect())
+    }
+
+    /// A scanner for hash parts alone, where the paths are not known.
+    ///
+    /// # Errors
+    /// One of them is not 32 digits of nixbase32, so it could never be found.
+    pub fn from_hash_parts<T: AsRef<[u8]>>(
+        candidates: impl IntoIterator<Item = T>,
+    ) -> Result<Self, nixbase32::DecodeError> {
+        let digests = candidates
+            .into_iter()
+            .map(|part| nixbase32::decode_20(part.as_ref()));
+        let parts = digests.map(|digest| digest.map(|digest| nixbase32::encode_20(&digest)));
+        Ok(Self::of_checked(parts.collect::<Result<_, _>>()?))
+    }
+
+    fn of_checked(candidates: BTreeSet<[u8; HASH_PART_LEN]>) -> Self {
         let candidates: Box<[_]> = candidates.into_iter().collect();
         Self {
             found: vec![false; candidates.len()].into(),
@@ -98,6 +115,15 @@ impl RefScanner {
             .filter(|path| self.is_found(path))
             .cloned()
             .collect()
+    }
+
+    /// The hash parts that were found so far, ascending.
+    pub fn found(&self) -> impl Iterator<Item = &[u8; HASH_PART_LEN]> {
+        self.candidates
+            .iter()
+            .zip(&self.found)
+            .filter(|(_, found)| **found)
+            .map(|(part, _)| part)
     }
 
     /// Whether everything was found: what follows in the stream cannot change the result.
@@ -259,6 +285,17 @@ mod tests {
             scanner.feed(&path.hash_part());
         }
         assert_eq!(scanner.found_of(&candidates), named);
+    }
+
+    #[test]
+    fn hash_parts_alone() {
+        let parts = [path([1; 20]).hash_part(), path([2; 20]).hash_part()];
+        let mut scanner = RefScanner::from_hash_parts(parts).unwrap();
+        scanner.feed(&parts[1]);
+        assert_eq!(scanner.found().collect::<Vec<_>>(), [&parts[1]]);
+        for wrong in ["", "short", "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"] {
+            assert!(RefScanner::from_hash_parts([wrong]).is_err());
+        }
     }
 
     #[test]

@@ -223,12 +223,12 @@ fn added_trees_in_another_store_directory() {
 /// `nix-store --print-fixed-path`: flat and recursive, every algorithm.
 #[test]
 fn fixed_output_paths() {
-    for nix in [
-        Nix::chroot("fixed_output_paths"),
-        Nix::other_dir("fixed_output_paths"),
-    ]
-    .into_iter()
-    .flatten()
+    let Some(nix) = Nix::chroot("fixed_output_paths") else {
+        return;
+    };
+    for nix in [Some(nix), Nix::other_dir("fixed_output_paths")]
+        .into_iter()
+        .flatten()
     {
         for algo in HashAlgo::ALL {
             let hash = NixHash::of(algo, b"some content");
