@@ -9,10 +9,11 @@
 //!
 //! Map
 //! - [`address`]: URLs and listen addresses; [`listen`], [`connect`]: the two ends of a socket; [`serve`]: a server;
-//! - [`castore`]: blobs and directories;
+//! - [`castore`]: blobs and directories; [`build`]: builds;
 //! - [`limits`]: every bound; [`status`]: errors over the wire, and when a call is tried again.
 
 pub mod address;
+pub mod build;
 pub mod castore;
 pub mod connect;
 pub mod limits;
@@ -22,6 +23,7 @@ pub mod status;
 mod task;
 
 pub use address::Address;
+pub use build::{BuildService, GrpcBuilder};
 pub use castore::{ChunkLists, ContentCache, GrpcBlobStore, GrpcDirectoryStore};
 pub use connect::Connection;
 pub use listen::Listener;

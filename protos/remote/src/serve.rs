@@ -9,11 +9,13 @@ use std::sync::Arc;
 use futures::stream;
 use igloo_castore::store::Castore;
 use igloo_status::Code;
+use tokio::sync::Semaphore;
 use tonic::server::NamedService;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
+use crate::build::{BuildServer, BuildService, SnixBuildServer};
 use crate::castore::{BlobServer, ChunkLists, ContentServer, DirectoryServer};
 use crate::limits::{CONNECTION_WINDOW_BYTES, DRAIN_WITHIN, KEEP_ALIVE, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::listen::Listener;
@@ -60,6 +62,19 @@ impl Services {
     pub fn with_snix_castore(mut self, castore: &Castore, lists: ChunkLists) -> Self {
         add!(self, BlobServer::service(Arc::clone(&castore.blobs), lists));
         add!(self, DirectoryServer::service(Arc::clone(&castore.directories)));
+        self
+    }
+
+    /// Offers a builder, to igloo's clients and, where it has a store for them, to snix's.
+    #[must_use]
+    pub fn with_builder(mut self, service: BuildService) -> Self {
+        let turns = usize::try_from(service.builds_max).unwrap_or(usize::MAX);
+        let turns = Arc::new(Semaphore::new(turns.clamp(1, Semaphore::MAX_PERMITS)));
+        if let Some(store) = service.snix_store.clone() {
+            let builder = Arc::clone(&service.builder);
+            add!(self, SnixBuildServer::service(builder, store, Arc::clone(&turns)));
+        }
+        add!(self, BuildServer::service(service, turns));
         self
     }
 

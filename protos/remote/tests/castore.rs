@@ -1,5 +1,7 @@
 //! A client and a server of ours on a unix socket: what goes in comes out, whatever way it is read.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::Arc;

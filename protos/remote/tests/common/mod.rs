@@ -1,6 +1,7 @@
 //! What the tests share: stores, services on sockets in directories of their own, bytes.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,6 +79,21 @@ pub async fn serve(castore: &Castore, lists: ChunkLists, igloo: bool) -> Service
         false => services.with_snix_castore(castore, lists),
     };
     Service::start(tempfile::tempdir().unwrap(), services).await
+}
+
+/// A bare channel, for peers that do not use our clients.
+pub async fn channel(service: &Service) -> tonic::transport::Channel {
+    let path = service.dir.path().join("socket");
+    let connect = tower::service_fn(move |_: tonic::transport::Uri| {
+        let path = path.clone();
+        async move {
+            tokio::net::UnixStream::connect(path)
+                .await
+                .map(hyper_util::rt::TokioIo::new)
+        }
+    });
+    let endpoint = tonic::transport::Endpoint::from_static("http://localhost");
+    endpoint.connect_with_connector(connect).await.unwrap()
 }
 
 /// Counts bytes read.
