@@ -9,7 +9,7 @@
 //! - [`inode`], [`view`]: numbers for a kernel, and the operations in terms of them;
 //! - [`attributes`], [`errno`], [`fs`]: the same as FUSE wants it;
 //! - [`server`]: requests as bytes in, answers out; the seam for any transport, a stream included;
-//! - [`fuse`], [`vhost`]: the transports;
+//! - [`fuse`], [`vhost`], [`stream`]: the transports;
 //! - [`counters`], [`totals`]: what was read of what is there.
 //!
 //! Content is immutable, so a kernel may keep everything it was told, for ever: a second walk of a tree, a second read of
@@ -23,6 +23,7 @@ pub mod fuse;
 pub mod inode;
 pub mod roots;
 pub mod server;
+pub mod stream;
 mod sync;
 pub mod totals;
 pub mod tree;

@@ -232,3 +232,6 @@ const SERVED: [u32; 14] = [1, 2, 3, 5, 14, 15, 17, 26, 27, 28, 34, 38, 42, 44];
 /// setattr, symlink, mknod, mkdir, unlink, rmdir, rename, link, write, setxattr, removexattr, create, fallocate, rename2,
 /// copy_file_range, tmpfile: what would change something.
 const CHANGES: [u32; 16] = [4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45, 47, 51];
+
+#[cfg(test)]
+pub(crate) mod tests;

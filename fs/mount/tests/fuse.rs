@@ -1,5 +1,15 @@
 //! The file system mounted for real on `/dev/fuse`. Needs root; says so loudly where it cannot run.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,15 @@
 //! The virtiofs device, driven by a guest made of a memfd and a vhost-user frontend: no machine is needed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
+
 mod common;
 #[path = "common/guest.rs"]
 mod guest;

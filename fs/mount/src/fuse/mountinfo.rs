@@ -24,10 +24,7 @@ pub(super) struct Device {
 pub(super) fn top_at(dir: &Path) -> io::Result<Option<MountPoint>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     let lines = table.split(|byte| *byte == b'\n');
-    Ok(lines
-        .filter_map(parse)
-        .filter(|mount| mount.dir == dir)
-        .next_back())
+    Ok(lines.filter_map(parse).rfind(|mount| mount.dir == dir))
 }
 
 /// A line: id, parent, major:minor, root, directory, options, tags..., `-`, type, source, options.
