@@ -12,6 +12,7 @@
 #![allow(unused_imports, reason = "so with what modules export from their parts")]
 #![allow(unreachable_pub, reason = "written as a library's interface, though the crate keeps it to itself")]
 
+pub mod flakeref;
 pub mod float_format;
 pub mod hash_text;
 pub mod json;

@@ -37,6 +37,8 @@ pub(super) struct Search<'r, 't> {
     /// An empty match at this place does not count (`match_not_null`).
     refuse_empty_at: Option<usize>,
     memo: Memo,
+    /// For points at `refuse_empty_at`.
+    memo_here: HashMap<Point, Option<usize>>,
     counts: Counts,
 }
 
@@ -58,6 +60,7 @@ impl<'r, 't> Search<'r, 't> {
             goal,
             refuse_empty_at: None,
             memo,
+            memo_here: HashMap::new(),
             counts: Counts::new(),
         }
     }
@@ -86,12 +89,11 @@ impl<'r, 't> Search<'r, 't> {
         start: usize,
         groups: usize,
     ) -> Result<Option<Captures>, RegexError> {
-        // What is remembered of this place is about other rules: set it aside.
-        self.memo.forget(start);
+        // What is known of this place was found under other rules, and what is found now is of no use later.
         self.refuse_empty_at = Some(start);
         let found = self.at(start, groups);
         self.refuse_empty_at = None;
-        self.memo.forget(start);
+        self.memo_here = HashMap::new();
         found
     }
 
@@ -120,7 +122,7 @@ impl<'r, 't> Search<'r, 't> {
             Followed::Fork(point) => point,
             Followed::Ended(end) => return Ok(Step::Found(end)),
         };
-        if let Some(end) = self.memo.get(point) {
+        if let Some(end) = self.known(point) {
             return Ok(Step::Found(end));
         }
         let (first, second) = self.choices(point)?;
@@ -162,8 +164,23 @@ impl<'r, 't> Search<'r, 't> {
             return Ok(Step::Enter(second));
         }
         let end = end.max(frame.best);
-        self.memo.set(frame.point, end)?;
+        self.remember(frame.point, end)?;
         Ok(Step::Found(end))
+    }
+
+    fn known(&self, point: Point) -> Option<Option<usize>> {
+        if self.refuse_empty_at == Some(point.position) {
+            return self.memo_here.get(&point).copied();
+        }
+        self.memo.get(point)
+    }
+
+    fn remember(&mut self, point: Point, end: Option<usize>) -> Result<(), RegexError> {
+        if self.refuse_empty_at == Some(point.position) {
+            self.memo_here.insert(point, end);
+            return Ok(());
+        }
+        self.memo.set(point, end)
     }
 
     /// Reads the captures off the chosen path.
@@ -330,13 +347,6 @@ impl Memo {
         }
         self.others.insert(point, coded);
         Ok(())
-    }
-
-    fn forget(&mut self, position: usize) {
-        if self.width > 0 {
-            self.table[position * self.width..(position + 1) * self.width].fill(UNKNOWN);
-        }
-        self.others.retain(|point, _| point.position != position);
     }
 
     /// Drops what lies before `position` once it is worth the pass over the rest.

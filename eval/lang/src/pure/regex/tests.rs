@@ -77,6 +77,17 @@ fn no_pattern_explodes() {
     assert_eq!(found[0].span, (0, text.len()));
 }
 
+/// Searching is linear too where every byte gives an empty match and the table of known points is not a plain one.
+#[test]
+fn many_empty_matches_are_cheap() {
+    let text = vec![b'c'; 600_000];
+    for pattern in ["(a*|b)*", "(a|ab|)"] {
+        let regex = Regex::new(pattern.as_bytes()).unwrap();
+        assert!(!regex.facts.plain_search);
+        assert_eq!(regex.matches(&text).count(), text.len() + 1, "{pattern}");
+    }
+}
+
 /// Depth is the sender's choice: neither groups nor stacked quantifiers use the thread's stack.
 #[test]
 fn deep_patterns_do_not_recurse() {
