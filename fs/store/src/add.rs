@@ -76,7 +76,7 @@ impl Store {
 
     /// Adds a tree or a file under a fixed content address, as `nix-store --add-fixed` does.
     ///
-    /// By the flat method `path` must lead to a regular file, links followed, and is stored without its executable bit.
+    /// By the flat method `path` must be a regular file; its executable bit is kept, though the hash does not cover it.
     ///
     /// # Errors
     /// See [`AddError`].
@@ -98,18 +98,31 @@ impl Store {
                 .await;
         }
         let observer = (NarObserver::new(), FlatObserver(Hasher::new(algo)));
-        let ingested = self.ingest_file(path, options.limits.clone(), observer).await?;
-        let (nar, flat) = ingested.observer;
-        let facts = nar.finish()?;
-        self.add_tree(
-            name,
-            ingested.root,
-            &facts,
-            method,
-            flat.0.finish(),
-            BTreeSet::new(),
-        )
-        .await
+        let ingested = ingest_path(&self.castore, path, options, observer).await?;
+        if !matches!(ingested.root, Node::File { .. }) {
+            return Err(AddError::NotAFile {
+                path: path.display().to_string(),
+            });
+        }
+        self.add_flat_tree(name, method, ingested).await
+    }
+
+    /// Adds the contents of the file that `path` leads to, links followed, without its executable bit, by their own hash:
+    /// as `builtins.path` does with `recursive = false`.
+    ///
+    /// # Errors
+    /// See [`AddError`].
+    pub async fn add_flat_file(
+        &self,
+        name: &StorePathName,
+        path: &Path,
+        algo: HashAlgo,
+        limits: IngestLimits,
+    ) -> Result<PathInfo, AddError> {
+        let observer = (NarObserver::new(), FlatObserver(Hasher::new(algo)));
+        let ingested = self.ingest_file(path, limits, observer).await?;
+        self.add_flat_tree(name, ContentAddressMethod::Flat, ingested)
+            .await
     }
 
     /// Adds a text with references, as derivations and `builtins.toFile` are.
@@ -199,12 +212,9 @@ impl Store {
                 break;
             }
             let mut input = &buffer[..count];
-            loop {
-                let event = match parser.next(&mut input)? {
-                    Some(event) => nar::tree_event(event)?,
-                    None => break,
-                };
-                if let Some(event) = event {
+            // an event borrows from the parser, so it is made the ingest's own before that waits
+            while let Some(event) = parser.next(&mut input)?.map(nar::tree_event) {
+                if let Some(event) = event? {
                     ingest.event(event).await?;
                 }
             }
@@ -262,6 +272,25 @@ impl Store {
             file = rest;
         }
         Ok(ingest.finish().await?)
+    }
+
+    async fn add_flat_tree(
+        &self,
+        name: &StorePathName,
+        method: ContentAddressMethod,
+        ingested: Ingested<(NarObserver, FlatObserver)>,
+    ) -> Result<PathInfo, AddError> {
+        let (nar, flat) = ingested.observer;
+        let facts = nar.finish()?;
+        self.add_tree(
+            name,
+            ingested.root,
+            &facts,
+            method,
+            flat.0.finish(),
+            BTreeSet::new(),
+        )
+        .await
     }
 
     async fn add_tree(
@@ -384,6 +413,12 @@ pub enum AddError {
     /// The tree cannot be taken in.
     #[error(transparent)]
     Ingest(#[from] IngestError),
+    /// The flat method needs one file.
+    #[error("{path} is no regular file, and only files have a flat hash; add it recursively")]
+    NotAFile {
+        /// The path.
+        path: String,
+    },
     /// The file cannot be read.
     #[error("cannot read the file {path}")]
     ReadFile {
@@ -453,6 +488,7 @@ impl AddError {
             Self::Path(error) => error.code(),
             Self::Ingest(error) => error.code(),
             Self::ReadFile { source, .. } | Self::Receive { source } => Code::from_io(source),
+            Self::NotAFile { .. } => Code::InvalidArgument,
             Self::Parse(error) => error.code(),
             Self::Event(error) => error.code(),
             Self::Nar(error) => error.code(),

@@ -83,7 +83,11 @@ pub fn decode(record: &[u8]) -> Result<PathInfo, DecodeRecordError> {
         signatures: reader.signatures()?,
         content_address: match reader.text("content address")? {
             "" => None,
-            text => Some(ContentAddress::parse(text).map_err(|_| reader.wrong("content address"))?),
+            text => match ContentAddress::parse(text) {
+                // parsing is more lenient than printing
+                Ok(address) if address.to_string() == text => Some(address),
+                _ => return Err(reader.wrong("content address")),
+            },
         },
     };
     if !reader.rest.is_empty() {
@@ -246,7 +250,11 @@ impl<'a> Reader<'a> {
         let mut signatures = Vec::new();
         for _ in 0..self.count()? {
             let text = self.text("signature")?;
-            signatures.push(Signature::parse(text).map_err(|_| self.wrong("signature"))?);
+            match Signature::parse(text) {
+                // parsing is more lenient than printing
+                Ok(signature) if signature.to_string() == text => signatures.push(signature),
+                _ => return Err(self.wrong("signature")),
+            }
         }
         Ok(signatures)
     }
