@@ -6,7 +6,12 @@ use clap::{Args, Parser, Subcommand};
 
 /// Builds software in sealed microVMs, and shows a content-addressed store as files that are fetched when they are read.
 #[derive(Debug, Parser)]
-#[command(name = "igloo", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(
+    name = "igloo",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
 pub struct Arguments {
     /// The store: rocksdb:///DIR, grpc+unix://SOCKET, or memory: [default: below the XDG data home; /var/lib/igloo for root]
     #[arg(long, global = true, env = "IGLOO_STORE", value_name = "URL")]
@@ -35,6 +40,28 @@ pub enum Command {
     /// Work with the store
     #[command(subcommand)]
     Store(StoreCommand),
+}
+
+impl Command {
+    /// What other processes are told when this one has the store.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Build(_) => "igloo build",
+            Self::Builder(_) => "igloo builder",
+            Self::Doctor(_) => "igloo doctor",
+            Self::Mount(_) => "igloo mount",
+            Self::Store(StoreCommand::Daemon(_)) => "igloo store daemon",
+            Self::Store(_) => "igloo store",
+        }
+    }
+
+    /// Whether it goes on until it is told to stop.
+    pub fn serves(&self) -> bool {
+        matches!(
+            self,
+            Self::Builder(_) | Self::Mount(_) | Self::Store(StoreCommand::Daemon(_))
+        )
+    }
 }
 
 /// Work with the store.

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use igloo_status::Code;
+use igloo_store::DumpError;
 
 /// A failed command.
 #[derive(Debug)]
@@ -28,17 +29,28 @@ pub const EXIT_BROKEN_PIPE: u8 = 3;
 impl Failure {
     /// A request that failed.
     pub fn new(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit: EXIT_FAILED, error: error.into(), hint: None }
+        Self {
+            exit: EXIT_FAILED,
+            error: error.into(),
+            hint: None,
+        }
     }
 
     /// A command line that cannot be meant.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { exit: EXIT_USAGE, error: anyhow::anyhow!(message.into()), hint: None }
+        Self {
+            exit: EXIT_USAGE,
+            error: anyhow::anyhow!(message.into()),
+            hint: None,
+        }
     }
 
     /// A request that failed with an error of a known class; common classes bring their own hint.
     pub fn coded(error: impl Into<anyhow::Error>, code: Code) -> Self {
-        Self { hint: hint_for(code).map(String::from), ..Self::new(error) }
+        Self {
+            hint: hint_for(code).map(String::from),
+            ..Self::new(error)
+        }
     }
 
     /// The same with another exit code.
@@ -50,7 +62,23 @@ impl Failure {
     /// The same with what to do about it.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    /// A NAR that could not be written: a reader that has gone is no failure worth a message.
+    pub fn from_dump(error: DumpError) -> Self {
+        let broken =
+            matches!(&error, DumpError::Output { source } if source.kind() == std::io::ErrorKind::BrokenPipe);
+        let code = error.code();
+        let failure = Self::coded(error, code);
+        if broken {
+            failure.with_exit(EXIT_BROKEN_PIPE)
+        } else {
+            failure
+        }
     }
 
     /// What to print on stderr: the error and its causes on one line each, then the hint.
@@ -85,14 +113,23 @@ impl From<std::io::Error> for Failure {
     /// For writes to stdout.
     fn from(error: std::io::Error) -> Self {
         let broken = error.kind() == std::io::ErrorKind::BrokenPipe;
-        let failure = Self::coded(anyhow::Error::new(error).context("cannot write the answer"), Code::Unknown);
-        if broken { failure.with_exit(EXIT_BROKEN_PIPE) } else { failure }
+        let failure = Self::coded(
+            anyhow::Error::new(error).context("cannot write the answer"),
+            Code::Unknown,
+        );
+        if broken {
+            failure.with_exit(EXIT_BROKEN_PIPE)
+        } else {
+            failure
+        }
     }
 }
 
 fn hint_for(code: Code) -> Option<&'static str> {
     match code {
-        Code::ResourceExhausted => Some("free disk space or memory, then run the same command again; the store is whole"),
+        Code::ResourceExhausted => {
+            Some("free disk space or memory, then run the same command again; the store is whole")
+        }
         Code::DataLoss => Some("`igloo store verify` finds what is damaged"),
         Code::Unavailable => Some("check that the other side runs, then try again"),
         Code::PermissionDenied => Some("run as the owner of the files named above"),
@@ -113,7 +150,25 @@ macro_rules! coded {
     };
 }
 
-coded!(igloo_build::BuildError);
+coded!(
+    igloo_build::BuildError,
+    igloo_castore::error::ReadDirectoryError,
+    igloo_driver::PlanError,
+    igloo_driver::ReadDerivationError,
+    igloo_mount::fuse::CleanupError,
+    igloo_mount::fuse::MountError,
+    igloo_mount::fuse::UnmountError,
+    igloo_store::AddError,
+    igloo_store::ClosureError,
+    igloo_store::OpenStoreError,
+    igloo_store::ParseStoreUrlError,
+    igloo_store::path_info::ReadPathInfoError,
+    igloo_vmm::image::OpenImageError,
+    igloo_vmm::probe::ProbeError,
+    nix_compat::store_path::ParseAbsolutePathError,
+    nix_compat::store_path::ParseStorePathError,
+    nix_compat::store_path::StorePathNameError,
+);
 
 #[cfg(test)]
 mod tests {
@@ -123,9 +178,14 @@ mod tests {
     #[test]
     fn causes_are_printed_once() {
         let cause = std::io::Error::from_raw_os_error(28);
-        let error = anyhow::Error::new(cause).context("cannot store it").context("adding x failed");
+        let error = anyhow::Error::new(cause)
+            .context("cannot store it")
+            .context("adding x failed");
         let text = Failure::coded(error, Code::ResourceExhausted).message();
-        assert!(text.starts_with("error: adding x failed\n  because: cannot store it\n  because: No space left"), "{text}");
+        assert!(
+            text.starts_with("error: adding x failed\n  because: cannot store it\n  because: No space left"),
+            "{text}"
+        );
         assert!(text.contains("hint: free disk space"), "{text}");
         let repeated: anyhow::Error = Err::<(), _>(anyhow::anyhow!("b")).context("a: b").unwrap_err();
         assert_eq!(Failure::new(repeated).message(), "error: a: b\n");

@@ -44,8 +44,16 @@ pub const MACHINES: &[Need] = &[Need {
 
 /// To unpack Debian packages as build inputs.
 pub const UNPACK: &[Need] = &[
-    Need { purpose: "dpkg-deb, which unpacks packages", package: "dpkg", present: || shell::has_program("dpkg-deb") },
-    Need { purpose: "tar", package: "tar", present: || shell::has_program("tar") },
+    Need {
+        purpose: "dpkg-deb, which unpacks packages",
+        package: "dpkg",
+        present: || shell::has_program("dpkg-deb"),
+    },
+    Need {
+        purpose: "tar",
+        package: "tar",
+        present: || shell::has_program("tar"),
+    },
 ];
 
 /// To compare with Nix in tests, and to have something small to build with.

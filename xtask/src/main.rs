@@ -6,6 +6,8 @@
 //! - everything made goes below `target/`, nothing outside it but installed packages.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod bench;
+mod demo;
 mod image;
 mod install;
 mod shell;
@@ -24,6 +26,16 @@ struct Task {
 }
 
 const TASKS: &[Task] = &[
+    Task {
+        name: "demo",
+        help: "install what is missing, build igloo, and build GNU hello with it (--fresh: from an empty store)",
+        run: demo::run,
+    },
+    Task {
+        name: "bench",
+        help: "measure: bench first-light",
+        run: bench::run,
+    },
     Task {
         name: "test",
         help: "install what tests need, build, run every test, count them",

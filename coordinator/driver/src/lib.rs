@@ -17,5 +17,5 @@ pub mod request;
 pub mod source;
 
 pub use plan::{Plan, PlanError};
-pub use realise::{Realise, RealiseEvent, RealiseError};
+pub use realise::{Realise, RealiseError, RealiseEvent};
 pub use source::{DerivationSource, ReadDerivationError};

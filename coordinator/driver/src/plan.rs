@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use igloo_status::Code;
-use igloo_store::path_info::ReadPathInfoError;
 use igloo_store::Store;
+use igloo_store::path_info::ReadPathInfoError;
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::StorePath;
 
@@ -49,8 +49,18 @@ impl Plan {
     /// # Errors
     /// A derivation that cannot be read, an input source that is not in the store, an output that is not one of its
     /// derivation's.
-    pub async fn make(store: &Store, source: &DerivationSource, wanted: Vec<Wanted>) -> Result<Self, PlanError> {
-        let mut planner = Planner { store, source, known: BTreeMap::new(), planned: BTreeMap::new(), plan: Self::default() };
+    pub async fn make(
+        store: &Store,
+        source: &DerivationSource,
+        wanted: Vec<Wanted>,
+    ) -> Result<Self, PlanError> {
+        let mut planner = Planner {
+            store,
+            source,
+            known: BTreeMap::new(),
+            planned: BTreeMap::new(),
+            plan: Self::default(),
+        };
         for (drv_path, outputs) in wanted {
             let paths = planner.add(&drv_path, &outputs).await?;
             planner.plan.wanted.push((drv_path, paths));
@@ -89,11 +99,17 @@ impl Planner<'_> {
                         continue;
                     }
                     if !entered.insert(path.clone()) {
-                        return Err(PlanError::Cycle { path: self.print(&path) });
+                        return Err(PlanError::Cycle {
+                            path: self.print(&path),
+                        });
                     }
                     let inputs = self.derivation(&path).await?.input_drvs.clone();
                     steps.push(Step::Leave(path));
-                    steps.extend(inputs.into_iter().map(|(path, outputs)| Step::Enter(path, outputs)));
+                    steps.extend(
+                        inputs
+                            .into_iter()
+                            .map(|(path, outputs)| Step::Enter(path, outputs)),
+                    );
                 }
                 Step::Leave(path) => {
                     entered.remove(&path);
@@ -120,7 +136,10 @@ impl Planner<'_> {
         let derivation = self.derivation(path).await?.clone();
         for input in &derivation.input_srcs {
             if self.store.path_infos.get(input).await?.is_none() {
-                return Err(PlanError::MissingInput { derivation: self.print(path), input: self.print(input) });
+                return Err(PlanError::MissingInput {
+                    derivation: self.print(path),
+                    input: self.print(input),
+                });
             }
         }
         let mut inputs = BTreeSet::new();
@@ -130,7 +149,12 @@ impl Planner<'_> {
             after.extend(self.planned.get(input));
         }
         self.planned.insert(path.clone(), self.plan.builds.len());
-        self.plan.builds.push(PlannedBuild { drv_path: path.clone(), derivation, inputs, after });
+        self.plan.builds.push(PlannedBuild {
+            drv_path: path.clone(),
+            derivation,
+            inputs,
+            after,
+        });
         Ok(())
     }
 
@@ -142,15 +166,20 @@ impl Planner<'_> {
         let printed = self.print(path);
         let dir = self.store.dir.clone();
         let derivation = self.derivation(path).await?;
-        let all = request::output_paths(&dir, derivation)
-            .map_err(|source| PlanError::Request { derivation: printed.clone(), source })?;
+        let all = request::output_paths(&dir, derivation).map_err(|source| PlanError::Request {
+            derivation: printed.clone(),
+            source,
+        })?;
         let all: BTreeMap<_, _> = all.into_iter().collect();
         if outputs.is_empty() {
             return Ok(all);
         }
         let one = |name: &OutputName| match all.get(name) {
             Some(path) => Ok((name.clone(), path.clone())),
-            None => Err(PlanError::NoSuchOutput { derivation: printed.clone(), output: name.clone() }),
+            None => Err(PlanError::NoSuchOutput {
+                derivation: printed.clone(),
+                output: name.clone(),
+            }),
         };
         outputs.iter().map(one).collect()
     }
@@ -160,7 +189,9 @@ impl Planner<'_> {
             let derivation = self.source.read(path).await?;
             self.known.insert(path.clone(), derivation);
         }
-        self.known.get(path).ok_or_else(|| PlanError::Cycle { path: path.to_string() })
+        self.known.get(path).ok_or_else(|| PlanError::Cycle {
+            path: path.to_string(),
+        })
     }
 
     fn print(&self, path: &StorePath) -> String {

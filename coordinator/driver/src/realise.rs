@@ -102,7 +102,9 @@ impl Realise {
                 let (planned, events) = (&plan.builds[index], events.clone());
                 running.push(async move { (index, self.build(planned, events).await) });
             }
-            let Some((index, result)) = running.next().await else { break };
+            let Some((index, result)) = running.next().await else {
+                break;
+            };
             match result {
                 Ok(built) => {
                     realised.built.push(built);
@@ -123,9 +125,16 @@ impl Realise {
         realised
     }
 
-    async fn build(&self, planned: &PlannedBuild, events: mpsc::Sender<RealiseEvent>) -> Result<Built, BuildFailure> {
+    async fn build(
+        &self,
+        planned: &PlannedBuild,
+        events: mpsc::Sender<RealiseEvent>,
+    ) -> Result<Built, BuildFailure> {
         let send = |kind| {
-            let event = RealiseEvent { drv_path: planned.drv_path.clone(), kind };
+            let event = RealiseEvent {
+                drv_path: planned.drv_path.clone(),
+                kind,
+            };
             let events = &events;
             async move {
                 let _ = events.send(event).await; // nobody listens any more: the build goes on
@@ -134,8 +143,18 @@ impl Realise {
         send(RealiseEventKind::Began).await;
         let result = self.build_one(planned, &events).await;
         match &result {
-            Ok(built) => send(RealiseEventKind::Registered { stats: built.stats.clone() }).await,
-            Err(failure) => send(RealiseEventKind::Failed { reason: failure.to_string() }).await,
+            Ok(built) => {
+                send(RealiseEventKind::Registered {
+                    stats: built.stats.clone(),
+                })
+                .await
+            }
+            Err(failure) => {
+                send(RealiseEventKind::Failed {
+                    reason: failure.to_string(),
+                })
+                .await
+            }
         }
         result
     }
@@ -158,8 +177,15 @@ impl Queue {
             }
         }
         let waiting_for: Vec<usize> = plan.builds.iter().map(|build| build.after.len()).collect();
-        let ready = (0..plan.builds.len()).filter(|index| waiting_for[*index] == 0).collect();
-        Self { waiting_for, dependents, ready, settled: BTreeSet::new() }
+        let ready = (0..plan.builds.len())
+            .filter(|index| waiting_for[*index] == 0)
+            .collect();
+        Self {
+            waiting_for,
+            dependents,
+            ready,
+            settled: BTreeSet::new(),
+        }
     }
 
     fn next_ready(&mut self) -> Option<usize> {
@@ -184,7 +210,10 @@ impl Queue {
 
     fn not_tried(&self, plan: &Plan) -> Vec<StorePath> {
         let builds = plan.builds.iter().enumerate();
-        builds.filter(|(index, _)| !self.settled.contains(index)).map(|(_, build)| build.drv_path.clone()).collect()
+        builds
+            .filter(|(index, _)| !self.settled.contains(index))
+            .map(|(_, build)| build.drv_path.clone())
+            .collect()
     }
 }
 

@@ -74,10 +74,18 @@ pub fn prepare(
     let mut environment = default_environment(dir, options);
     let additional_files = add_own_environment(&mut environment, derivation)?;
     add_fixed_environment(&mut environment, derivation, kind, options);
-    let candidates: Vec<StorePath> =
-        closure.keys().chain(outputs.iter().map(|(_, path)| path)).cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    let candidates: Vec<StorePath> = closure
+        .keys()
+        .chain(outputs.iter().map(|(_, path)| path))
+        .cloned()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
     let request = BuildRequest {
-        inputs: closure.iter().map(|(path, node)| Ok((node_name(path)?, node.clone()))).collect::<Result<_, RequestError>>()?,
+        inputs: closure
+            .iter()
+            .map(|(path, node)| Ok((node_name(path)?, node.clone())))
+            .collect::<Result<_, RequestError>>()?,
         inputs_dir: inputs_dir.clone(),
         program: Bytes::copy_from_slice(&derivation.builder),
         arguments: arguments(derivation),
@@ -85,25 +93,40 @@ pub fn prepare(
         working_dir: relative(BUILD_DIR.as_bytes())?,
         // Nix lets a build write beside its inputs, and throws away what is no output
         scratch_paths: BTreeSet::from([relative(BUILD_DIR.as_bytes())?, inputs_dir]),
-        outputs: outputs.iter().map(|(_, path)| relative(dir.print(path).as_bytes())).collect::<Result<_, _>>()?,
+        outputs: outputs
+            .iter()
+            .map(|(_, path)| relative(dir.print(path).as_bytes()))
+            .collect::<Result<_, _>>()?,
         additional_files,
         constraints: constraints(derivation, kind, options),
         limits: options.limits.clone(),
-        needles: candidates.iter().map(|path| Bytes::copy_from_slice(&path.hash_part())).collect(),
+        needles: candidates
+            .iter()
+            .map(|path| Bytes::copy_from_slice(&path.hash_part()))
+            .collect(),
     };
-    Ok(PreparedBuild { request, outputs, candidates })
+    Ok(PreparedBuild {
+        request,
+        outputs,
+        candidates,
+    })
 }
 
 /// Paths of all outputs, in the order of their names.
 ///
 /// # Errors
 /// An output has no path before it is built.
-pub fn output_paths(dir: &StoreDir, derivation: &Derivation) -> Result<Vec<(OutputName, StorePath)>, RequestError> {
+pub fn output_paths(
+    dir: &StoreDir,
+    derivation: &Derivation,
+) -> Result<Vec<(OutputName, StorePath)>, RequestError> {
     let outputs = derivation.outputs.iter();
     outputs
         .map(|(name, output)| match output.path(dir, &derivation.name, name)? {
             Some(path) => Ok((name.clone(), path)),
-            None => Err(RequestError::Unsupported { what: "outputs whose path is not known before the build" }),
+            None => Err(RequestError::Unsupported {
+                what: "outputs whose path is not known before the build",
+            }),
         })
         .collect()
 }
@@ -112,25 +135,47 @@ fn refuse_unsupported(derivation: &Derivation, kind: DerivationKind) -> Result<(
     match kind {
         DerivationKind::InputAddressed | DerivationKind::CaFixed => {}
         DerivationKind::CaFloating | DerivationKind::Deferred => {
-            return Err(RequestError::Unsupported { what: "floating content-addressed outputs" });
+            return Err(RequestError::Unsupported {
+                what: "floating content-addressed outputs",
+            });
         }
-        DerivationKind::Impure => return Err(RequestError::Unsupported { what: "impure derivations" }),
+        DerivationKind::Impure => {
+            return Err(RequestError::Unsupported {
+                what: "impure derivations",
+            });
+        }
     }
     if derivation.builder.starts_with(b"builtin:") {
-        return Err(RequestError::Unsupported { what: "builtin builders such as builtin:fetchurl" });
+        return Err(RequestError::Unsupported {
+            what: "builtin builders such as builtin:fetchurl",
+        });
     }
-    if derivation.env.get(&b"__noChroot"[..]).is_some_and(|value| value == b"1") {
+    if derivation
+        .env
+        .get(&b"__noChroot"[..])
+        .is_some_and(|value| value == b"1")
+    {
         return Err(RequestError::NoSandbox);
     }
-    match UNSUPPORTED.iter().find(|(name, _)| derivation.env.contains_key(name.as_bytes())) {
+    match UNSUPPORTED
+        .iter()
+        .find(|(name, _)| derivation.env.contains_key(name.as_bytes()))
+    {
         Some((_, what)) => Err(RequestError::Unsupported { what }),
         None => Ok(()),
     }
 }
 
 fn arguments(derivation: &Derivation) -> Vec<Bytes> {
-    let base_name = derivation.builder.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    std::iter::once(base_name).chain(derivation.args.iter().map(Vec::as_slice)).map(Bytes::copy_from_slice).collect()
+    let base_name = derivation
+        .builder
+        .rsplit(|byte| *byte == b'/')
+        .next()
+        .unwrap_or_default();
+    std::iter::once(base_name)
+        .chain(derivation.args.iter().map(Vec::as_slice))
+        .map(Bytes::copy_from_slice)
+        .collect()
 }
 
 type Environment = BTreeMap<Bytes, Bytes>;
@@ -154,7 +199,11 @@ fn add_own_environment(
     environment: &mut Environment,
     derivation: &Derivation,
 ) -> Result<BTreeMap<RelativePath, Bytes>, RequestError> {
-    let as_file = derivation.env.get(&b"passAsFile"[..]).map(Vec::as_slice).unwrap_or_default();
+    let as_file = derivation
+        .env
+        .get(&b"passAsFile"[..])
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let as_file: BTreeSet<&[u8]> = words(as_file).collect();
     let mut files = BTreeMap::new();
     for (name, value) in &derivation.env {
@@ -186,7 +235,11 @@ fn add_fixed_environment(
         return;
     }
     set(environment, "NIX_OUTPUT_CHECKED", "1");
-    let impure = derivation.env.get(&b"impureEnvVars"[..]).map(Vec::as_slice).unwrap_or_default();
+    let impure = derivation
+        .env
+        .get(&b"impureEnvVars"[..])
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     for name in words(impure) {
         let value = options.impure_environment.get(name).cloned().unwrap_or_default();
         environment.insert(Bytes::copy_from_slice(name), value.into());
@@ -194,19 +247,26 @@ fn add_fixed_environment(
 }
 
 fn constraints(derivation: &Derivation, kind: DerivationKind, options: &RequestOptions) -> Constraints {
-    let features = derivation.env.get(&b"requiredSystemFeatures"[..]).map(Vec::as_slice).unwrap_or_default();
+    let features = derivation
+        .env
+        .get(&b"requiredSystemFeatures"[..])
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     Constraints {
         system: String::from_utf8_lossy(&derivation.platform).into_owned(),
         memory_mib: options.memory_mib,
         cores: options.cores,
         network: kind == DerivationKind::CaFixed,
-        features: words(features).map(|feature| String::from_utf8_lossy(feature).into_owned()).collect(),
+        features: words(features)
+            .map(|feature| String::from_utf8_lossy(feature).into_owned())
+            .collect(),
     }
 }
 
 /// Nix's `tokenizeString`: separated by any run of blanks.
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).filter(|word| !word.is_empty())
+    text.split(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+        .filter(|word| !word.is_empty())
 }
 
 fn relative(path: &[u8]) -> Result<RelativePath, RequestError> {

@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use igloo_status::Code;
-use nix_compat::derivation::{Derivation, NotDerivationError, ParseDerivationError, TEXT_SIZE_MAX, derivation_name};
+use nix_compat::derivation::{
+    Derivation, NotDerivationError, ParseDerivationError, TEXT_SIZE_MAX, derivation_name,
+};
 use nix_compat::store_path::{ComputePathError, ParseStorePathError, StoreDir, StorePath};
 use tokio::io::AsyncReadExt as _;
 
@@ -30,8 +32,10 @@ impl DerivationSource {
     /// The name is not that of a derivation in a store.
     pub fn path_of_file(file: &Path) -> Result<StorePath, ReadDerivationError> {
         let name = file.file_name().unwrap_or_default().as_encoded_bytes();
-        let path = StorePath::parse_bytes(name)
-            .map_err(|source| ReadDerivationError::FileName { file: file.to_path_buf(), source })?;
+        let path = StorePath::parse_bytes(name).map_err(|source| ReadDerivationError::FileName {
+            file: file.to_path_buf(),
+            source,
+        })?;
         derivation_name(&path)?;
         Ok(path)
     }
@@ -43,11 +47,17 @@ impl DerivationSource {
     pub async fn read(&self, path: &StorePath) -> Result<Derivation, ReadDerivationError> {
         let name = derivation_name(path)?;
         let (file, text) = self.text(path).await?;
-        let derivation = Derivation::parse(&self.dir, &name, &text)
-            .map_err(|source| ReadDerivationError::Parse { file: file.clone(), source: Box::new(source) })?;
+        let derivation =
+            Derivation::parse(&self.dir, &name, &text).map_err(|source| ReadDerivationError::Parse {
+                file: file.clone(),
+                source: Box::new(source),
+            })?;
         let computed = derivation.store_path_of_text(&self.dir, &text)?;
         if computed != *path {
-            return Err(ReadDerivationError::Mismatch { file, computed: self.dir.print(&computed) });
+            return Err(ReadDerivationError::Mismatch {
+                file,
+                computed: self.dir.print(&computed),
+            });
         }
         Ok(derivation)
     }
@@ -61,15 +71,26 @@ impl DerivationSource {
                 Err(source) => return Err(ReadDerivationError::Io { file, source }),
             }
         }
-        let folders: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
-        Err(ReadDerivationError::Missing { path: self.dir.print(path), folders: folders.join(", ") })
+        let folders: Vec<_> = self
+            .folders
+            .iter()
+            .map(|folder| folder.display().to_string())
+            .collect();
+        Err(ReadDerivationError::Missing {
+            path: self.dir.print(path),
+            folders: folders.join(", "),
+        })
     }
 }
 
 async fn read_bounded(file: &Path) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let bound = TEXT_SIZE_MAX as u64 + 1; // one more, so that the parser sees it is too large
-    tokio::fs::File::open(file).await?.take(bound).read_to_end(&mut text).await?;
+    tokio::fs::File::open(file)
+        .await?
+        .take(bound)
+        .read_to_end(&mut text)
+        .await?;
     Ok(text)
 }
 
@@ -152,22 +173,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = StoreDir::default();
         let name = nix_compat::store_path::StorePathName::new("x").unwrap();
-        let path = Derivation::parse(&dir, &name, TEXT.as_bytes()).unwrap().store_path(&dir).unwrap();
+        let path = Derivation::parse(&dir, &name, TEXT.as_bytes())
+            .unwrap()
+            .store_path(&dir)
+            .unwrap();
         std::fs::write(folder.path().join(path.to_string()), text).unwrap();
         (folder, path)
     }
 
     async fn read(text: &str) -> Result<Derivation, ReadDerivationError> {
         let (folder, path) = write(text);
-        DerivationSource::new(StoreDir::default(), vec![folder.path().to_path_buf()]).read(&path).await
+        DerivationSource::new(StoreDir::default(), vec![folder.path().to_path_buf()])
+            .read(&path)
+            .await
     }
 
     #[tokio::test]
     async fn what_is_read_is_what_the_path_names() {
         assert_eq!(read(TEXT).await.unwrap().builder, b"/bin/sh");
         let other = TEXT.replace("/bin/sh", "/bin/ash");
-        assert!(matches!(read(&other).await, Err(ReadDerivationError::Mismatch { .. })));
-        assert!(matches!(read(&TEXT[..50]).await, Err(ReadDerivationError::Parse { .. })));
+        assert!(matches!(
+            read(&other).await,
+            Err(ReadDerivationError::Mismatch { .. })
+        ));
+        assert!(matches!(
+            read(&TEXT[..50]).await,
+            Err(ReadDerivationError::Parse { .. })
+        ));
     }
 
     #[tokio::test]

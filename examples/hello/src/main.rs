@@ -57,7 +57,10 @@ fn run(arguments: &[String]) -> Result<PathBuf> {
         bail!("usage: hello-drvs FOLDER ENTER TOOLCHAIN HELLO MAWK");
     };
     let dir = StoreDir::default();
-    let source = |path: &str| dir.parse(path).with_context(|| format!("{path} is no store path"));
+    let source = |path: &str| {
+        dir.parse(path)
+            .with_context(|| format!("{path} is no store path"))
+    };
     let (hello, mawk) = (source(hello)?, source(mawk)?);
     let mut writer = Writer {
         memo: HashModuloMemo::new(dir.clone()),
@@ -89,7 +92,13 @@ struct Writer {
 
 impl Writer {
     /// Writes a derivation that runs `script` in the toolchain; sources and built inputs are variables of those names.
-    fn write(&mut self, name: &str, script: &str, sources: &[(&str, &StorePath)], built: &[(&str, &Written)]) -> Result<Written> {
+    fn write(
+        &mut self,
+        name: &str,
+        script: &str,
+        sources: &[(&str, &StorePath)],
+        built: &[(&str, &Written)],
+    ) -> Result<Written> {
         let out: OutputName = "out".parse()?;
         let print = |path: &StorePath| self.dir.print(path).into_bytes();
         let mut env = BTreeMap::from([
@@ -98,15 +107,29 @@ impl Writer {
             (b"system".to_vec(), b"x86_64-linux".to_vec()),
             (b"out".to_vec(), Vec::new()),
         ]);
-        env.extend(sources.iter().map(|(variable, path)| (variable.as_bytes().to_vec(), print(path))));
-        env.extend(built.iter().map(|(variable, input)| (variable.as_bytes().to_vec(), print(&input.out))));
+        env.extend(
+            sources
+                .iter()
+                .map(|(variable, path)| (variable.as_bytes().to_vec(), print(path))),
+        );
+        env.extend(
+            built
+                .iter()
+                .map(|(variable, input)| (variable.as_bytes().to_vec(), print(&input.out))),
+        );
         let shell = ["/bin/sh", "-ec", script].map(|argument| argument.as_bytes().to_vec());
-        let input_drvs = built.iter().map(|(_, input)| (input.drv_path.clone(), BTreeSet::from([out.clone()])));
+        let input_drvs = built
+            .iter()
+            .map(|(_, input)| (input.drv_path.clone(), BTreeSet::from([out.clone()])));
         let mut derivation = Derivation {
             name: StorePathName::new(name)?,
             outputs: BTreeMap::from([(out.clone(), DerivationOutput::Deferred)]),
             input_drvs: input_drvs.collect(),
-            input_srcs: [&self.enter, &self.toolchain].into_iter().chain(sources.iter().map(|(_, path)| *path)).cloned().collect(),
+            input_srcs: [&self.enter, &self.toolchain]
+                .into_iter()
+                .chain(sources.iter().map(|(_, path)| *path))
+                .cloned()
+                .collect(),
             platform: b"x86_64-linux".to_vec(),
             builder: print(&self.enter),
             args: std::iter::once(print(&self.toolchain)).chain(shell).collect(),
@@ -122,8 +145,13 @@ impl Writer {
         let file = file_of(&self.folder, &drv_path);
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         self.memo.add(drv_path.clone(), derivation)?;
-        let output = derivation.outputs.get(out).context("the derivation has lost its output")?;
-        let out = output.path(&self.dir, &derivation.name, out)?.context("the output has no path")?;
+        let output = derivation
+            .outputs
+            .get(out)
+            .context("the derivation has lost its output")?;
+        let out = output
+            .path(&self.dir, &derivation.name, out)?
+            .context("the output has no path")?;
         Ok(Written { drv_path, out, file })
     }
 }

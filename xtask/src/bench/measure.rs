@@ -1,5 +1,8 @@
 //! Running a program and measuring it: wall time, CPU time, peak memory.
-#![allow(unsafe_code, reason = "wait4 is the only way to learn one child's peak memory, and std does not offer it")]
+#![allow(
+    unsafe_code,
+    reason = "wait4 is the only way to learn one child's peak memory, and std does not offer it"
+)]
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,7 +23,10 @@ pub struct Used {
 /// Runs a program to its end with its stdout thrown away.
 pub fn measure(command: &mut Command) -> Result<Used> {
     let start = Instant::now();
-    let child = command.stdout(Stdio::null()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+    let child = command
+        .stdout(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start {command:?}"))?;
     let id = libc::pid_t::try_from(child.id()).context("a process id out of range")?;
     let mut status = 0;
     // SAFETY: `rusage` is plain data for which all zeros is a value; `id` is our own child, which nobody else waits for
@@ -33,7 +39,11 @@ pub fn measure(command: &mut Command) -> Result<Used> {
     if waited != id || status != 0 {
         bail!("{command:?} failed (status {status})");
     }
-    Ok(Used { wall, cpu: duration(usage.ru_utime) + duration(usage.ru_stime), rss_kib: usage.ru_maxrss })
+    Ok(Used {
+        wall,
+        cpu: duration(usage.ru_utime) + duration(usage.ru_stime),
+        rss_kib: usage.ru_maxrss,
+    })
 }
 
 /// The median of the runs by `key`.
@@ -44,7 +54,11 @@ pub fn median<K: PartialOrd + Copy>(runs: &[Used], key: impl Fn(&Used) -> K) -> 
 }
 
 /// Runs two programs alternately `times` times: ours, the yardstick.
-pub fn interleave(times: usize, mut ours: impl FnMut() -> Result<Used>, mut yardstick: impl FnMut() -> Result<Used>) -> Result<(Vec<Used>, Vec<Used>)> {
+pub fn interleave(
+    times: usize,
+    mut ours: impl FnMut() -> Result<Used>,
+    mut yardstick: impl FnMut() -> Result<Used>,
+) -> Result<(Vec<Used>, Vec<Used>)> {
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for _ in 0..times {
         a.push(ours()?);

@@ -27,8 +27,6 @@ pub struct Places {
     pub mount: PathBuf,
     /// The compiled programs.
     pub programs: PathBuf,
-    /// The static helper that is the derivations' builder.
-    pub enter: PathBuf,
     /// Kernel and initramfs.
     pub image: PathBuf,
 }
@@ -44,19 +42,37 @@ pub fn run(options: &[String]) -> Result<()> {
         }
     }
     install::ensure(&[install::COMPILE, install::MACHINES, install::UNPACK])?;
-    install::ensure_rust_target(image::GUEST_TARGET)?;
-    stage("compile igloo (RocksDB alone takes many minutes the first time)", || stages::compile(&places))?;
-    stage("make the guest image: kernel, initramfs, agent", || image::run(&[]))?;
+    let enter = stage(
+        "compile igloo (RocksDB alone takes many minutes the first time)",
+        stages::compile,
+    )?;
+    stage("make the guest image: kernel, initramfs, agent", || {
+        image::run(&[])
+    })?;
     stages::doctor(&places)?;
-    let packages = stage("fetch a C toolchain and the sources as Debian packages", || packages::fetch(&places))?;
-    stage("unpack the toolchain", || packages::unpack_toolchain(&places, &packages))?;
-    let sources = stage("add toolchain and sources to the store", || stages::add_sources(&places, &packages))?;
+    let packages = stage("fetch a C toolchain and the sources as Debian packages", || {
+        packages::fetch(&places)
+    })?;
+    stage("unpack the toolchain", || {
+        packages::unpack_toolchain(&places, &packages)
+    })?;
+    let sources = stage("add toolchain and sources to the store", || {
+        stages::add_sources(&places, &enter, &packages)
+    })?;
     let derivation = stages::write_derivations(&places, &sources)?;
     println!("    without KVM each machine is emulated: the three builds take five to ten minutes");
-    let hello = stage("build GNU hello: three derivations, three microVMs", || stages::build(&places, &derivation))?;
-    stage("mount the store and run hello from it", || stages::run_from_mount(&places, &hello))?;
+    let hello = stage("build GNU hello: three derivations, three microVMs", || {
+        stages::build(&places, &derivation)
+    })?;
+    stage("mount the store and run hello from it", || {
+        stages::run_from_mount(&places, &hello)
+    })?;
     println!("\nThe store is {}; try:", places.store.display());
-    println!("    {} --store rocksdb://{} store list", shell::relative(&places.programs.join("igloo")).display(), places.store.display());
+    println!(
+        "    {} --store rocksdb://{} store list",
+        shell::relative(&places.programs.join("igloo")).display(),
+        places.store.display()
+    );
     Ok(())
 }
 
@@ -69,7 +85,6 @@ fn places() -> Places {
         derivations: demo.join("derivations"),
         mount: demo.join("mount"),
         programs: shell::target().join("release"),
-        enter: shell::target().join(image::GUEST_TARGET).join("release/enter"),
         image: image::directory(),
     }
 }

@@ -12,7 +12,19 @@ use crate::shell;
 
 /// What a C program needs to be configured and built; apt adds what these depend on.
 const TOOLCHAIN: &[&str] = &[
-    "gcc", "libc6-dev", "binutils", "make", "bash", "dash", "coreutils", "sed", "grep", "gawk", "tar", "gzip", "diffutils",
+    "gcc",
+    "libc6-dev",
+    "binutils",
+    "make",
+    "bash",
+    "dash",
+    "coreutils",
+    "sed",
+    "grep",
+    "gawk",
+    "tar",
+    "gzip",
+    "diffutils",
     "findutils",
 ];
 
@@ -20,7 +32,11 @@ const TOOLCHAIN: &[&str] = &[
 const SOURCES: &[&str] = &["hello", "mawk"];
 
 /// What packages set up when they are installed, which unpacking does not.
-const LINKS: &[(&str, &str)] = &[("dash", "usr/bin/sh"), ("gawk", "usr/bin/awk"), ("gcc", "usr/bin/cc")];
+const LINKS: &[(&str, &str)] = &[
+    ("dash", "usr/bin/sh"),
+    ("gawk", "usr/bin/awk"),
+    ("gcc", "usr/bin/cc"),
+];
 
 /// Where a build's own directories are shown (see examples/hello/src/bin/enter.rs).
 const MOUNT_POINTS: &[&str] = &["nix", "build", "proc", "dev", "tmp"];
@@ -35,25 +51,42 @@ pub struct Packages {
 
 /// Downloads packages and sources, or finds them downloaded.
 pub fn fetch(places: &Places) -> Result<Packages> {
-    let apt = Apt { root: places.downloads.join("apt") };
+    let apt = Apt {
+        root: places.downloads.join("apt"),
+    };
     let done = places.downloads.join("complete");
     if !done.exists() {
         apt.configure()?;
         shell::run(apt.get().args(["update", "-qq"]))?;
-        shell::run(apt.get().args(["install", "-y", "-qq", "--download-only"]).args(TOOLCHAIN))?;
+        shell::run(
+            apt.get()
+                .args(["install", "-y", "-qq", "--download-only"])
+                .args(TOOLCHAIN),
+        )?;
         let mut sources = apt.get();
-        sources.args(["source", "-qq", "--download-only"]).args(SOURCES).current_dir(&places.downloads);
+        sources
+            .args(["source", "-qq", "--download-only"])
+            .args(SOURCES)
+            .current_dir(&places.downloads);
         shell::run(&mut sources)?;
         fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
     }
     let mut debs = files(&apt.root.join("archives"), |name| name.ends_with(".deb"))?;
     debs.sort();
     let tarball = |source: &str| -> Result<PathBuf> {
-        let wanted = |name: &str| name.starts_with(&format!("{source}_")) && name.contains(".orig.tar") && !name.ends_with(".asc");
+        let wanted = |name: &str| {
+            name.starts_with(&format!("{source}_")) && name.contains(".orig.tar") && !name.ends_with(".asc")
+        };
         let found = files(&places.downloads, wanted)?;
-        found.into_iter().next().with_context(|| format!("the source package {source} has no upstream archive"))
+        found
+            .into_iter()
+            .next()
+            .with_context(|| format!("the source package {source} has no upstream archive"))
     };
-    let tarballs = SOURCES.iter().map(|source| tarball(source)).collect::<Result<_>>()?;
+    let tarballs = SOURCES
+        .iter()
+        .map(|source| tarball(source))
+        .collect::<Result<_>>()?;
     println!("    {} packages, {} sources", debs.len(), SOURCES.len());
     Ok(Packages { debs, tarballs })
 }
@@ -93,7 +126,14 @@ fn unpack(deb: &Path, tree: &Path) -> Result<()> {
     let mut archive = archive.spawn().context("cannot start dpkg-deb")?;
     let stdout = archive.stdout.take().context("dpkg-deb has no output")?;
     let mut tar = Command::new("tar");
-    tar.args(["--extract", "--keep-directory-symlink", "--no-same-owner", "--directory"]).arg(tree).stdin(stdout);
+    tar.args([
+        "--extract",
+        "--keep-directory-symlink",
+        "--no-same-owner",
+        "--directory",
+    ])
+    .arg(tree)
+    .stdin(stdout);
     shell::run(&mut tar)?;
     if !archive.wait().context("cannot wait for dpkg-deb")?.success() {
         bail!("{} cannot be unpacked", deb.display());
@@ -127,12 +167,18 @@ impl Apt {
     /// The system's own package sources, with their source packages added.
     fn copy_sources(&self) -> Result<()> {
         let parts = Path::new("/etc/apt/sources.list.d");
-        let mut lists = files(parts, |name| name.ends_with(".sources") || name.ends_with(".list")).unwrap_or_default();
+        let mut lists = files(parts, |name| {
+            name.ends_with(".sources") || name.ends_with(".list")
+        })
+        .unwrap_or_default();
         lists.push(PathBuf::from("/etc/apt/sources.list"));
         let mut copied = 0;
         for list in lists {
-            let (Ok(text), Some(name)) = (fs::read_to_string(&list), list.file_name()) else { continue };
-            fs::write(self.root.join("sources").join(name), with_sources(&text)).context("cannot copy apt's sources")?;
+            let (Ok(text), Some(name)) = (fs::read_to_string(&list), list.file_name()) else {
+                continue;
+            };
+            fs::write(self.root.join("sources").join(name), with_sources(&text))
+                .context("cannot copy apt's sources")?;
             copied += 1;
         }
         if copied == 0 {
@@ -143,7 +189,9 @@ impl Apt {
 
     fn get(&self) -> Command {
         let mut command = Command::new("apt-get");
-        command.env("APT_CONFIG", self.root.join("apt.conf")).stdout(Stdio::null());
+        command
+            .env("APT_CONFIG", self.root.join("apt.conf"))
+            .stdout(Stdio::null());
         command
     }
 }
@@ -166,7 +214,12 @@ fn with_sources(text: &str) -> String {
 fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let paths = entries.flatten().map(|entry| entry.path());
-    Ok(paths.filter(|path| path.file_name().is_some_and(|name| wanted(&name.to_string_lossy()))).collect())
+    Ok(paths
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| wanted(&name.to_string_lossy()))
+        })
+        .collect())
 }
 
 #[cfg(test)]
@@ -175,7 +228,10 @@ mod tests {
 
     #[test]
     fn both_formats_of_apt_gain_source_packages() {
-        assert_eq!(with_sources("Types: deb\nURIs: x\n"), "Types: deb deb-src\nURIs: x\n");
+        assert_eq!(
+            with_sources("Types: deb\nURIs: x\n"),
+            "Types: deb deb-src\nURIs: x\n"
+        );
         assert_eq!(with_sources("deb x y main\n"), "deb x y main\ndeb-src x y main\n");
     }
 }

@@ -19,32 +19,41 @@ pub struct Sources {
     mawk: String,
 }
 
-/// Compiles igloo, the example, and the static helper.
-pub fn compile(_places: &Places) -> Result<()> {
-    shell::run(shell::cargo().args(["build", "--release", "--package", "igloo-cli", "--package", "igloo-example-hello"]))?;
-    let mut enter = shell::cargo();
-    enter.args(["build", "--release", "--package", "igloo-example-hello", "--bin", "enter", "--target", image::GUEST_TARGET]);
-    image::link_statically(&mut enter);
-    shell::run(&mut enter)
+/// Compiles igloo, the example, and the static helper that is the derivations' builder; where that is.
+pub fn compile() -> Result<PathBuf> {
+    shell::run(shell::cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "igloo-cli",
+        "--package",
+        "igloo-example-hello",
+    ]))?;
+    image::build_static("igloo-example-hello", "enter", image::native_target())
 }
 
 /// Shows what this machine can do.
 pub fn doctor(places: &Places) -> Result<()> {
     let mut command = igloo(places);
-    let _ = command.arg("doctor").status().context("cannot start igloo doctor")?; // findings are for the reader
+    let _ = command
+        .arg("doctor")
+        .status()
+        .context("cannot start igloo doctor")?; // findings are for the reader
     Ok(())
 }
 
 /// Adds the inputs that come from outside.
-pub fn add_sources(places: &Places, packages: &Packages) -> Result<Sources> {
-    let [hello, mawk] = packages.tarballs.as_slice() else { bail!("expected two source archives") };
+pub fn add_sources(places: &Places, enter: &Path, packages: &Packages) -> Result<Sources> {
+    let [hello, mawk] = packages.tarballs.as_slice() else {
+        bail!("expected two source archives")
+    };
     let add = |path: &Path, name: &str| -> Result<String> {
         let printed = shell::output(igloo(places).args(["store", "add", "--name", name]).arg(path))?;
         println!("    {printed}");
         Ok(printed)
     };
     Ok(Sources {
-        enter: add(&places.enter, "enter")?,
+        enter: add(enter, "enter")?,
         toolchain: add(&places.toolchain, "debian-toolchain")?,
         hello: add(hello, "hello.tar.gz")?,
         mawk: add(mawk, "mawk.tar.gz")?,
@@ -55,7 +64,12 @@ pub fn add_sources(places: &Places, packages: &Packages) -> Result<Sources> {
 pub fn write_derivations(places: &Places, sources: &Sources) -> Result<PathBuf> {
     fs::create_dir_all(&places.derivations).context("cannot make the folder for derivations")?;
     let mut command = Command::new(places.programs.join("hello-drvs"));
-    command.arg(&places.derivations).args([&sources.enter, &sources.toolchain, &sources.hello, &sources.mawk]);
+    command.arg(&places.derivations).args([
+        &sources.enter,
+        &sources.toolchain,
+        &sources.hello,
+        &sources.mawk,
+    ]);
     Ok(PathBuf::from(shell::output(&mut command)?))
 }
 
@@ -67,7 +81,9 @@ pub fn build(places: &Places, derivation: &Path) -> Result<String> {
 /// Mounts the store, runs `hello` from it, unmounts it.
 pub fn run_from_mount(places: &Places, hello: &str) -> Result<()> {
     fs::create_dir_all(&places.mount).context("cannot make the mount point")?;
-    let name = Path::new(hello).file_name().with_context(|| format!("{hello} is no store path"))?;
+    let name = Path::new(hello)
+        .file_name()
+        .with_context(|| format!("{hello} is no store path"))?;
     let mut mount = Mounted::start(places)?;
     let program = places.mount.join(name).join("bin/hello");
     println!("    $ {}", shell::relative(&program).display());
@@ -94,7 +110,9 @@ impl Mounted {
         let stdout = child.stdout.take().context("igloo mount has no output")?;
         let mounted = Self { child };
         let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).context("cannot read from igloo mount")?;
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .context("cannot read from igloo mount")?;
         if line.is_empty() {
             bail!("igloo mount did not start");
         }

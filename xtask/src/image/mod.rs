@@ -108,29 +108,48 @@ impl Options {
 
 /// Compiles the agent and gives its bytes.
 fn build_agent(system: &System) -> Result<Vec<u8>> {
-    install::ensure_rust_target(system.rust_target)?;
+    let file = build_static("igloo-guest", "igloo-guest", system.rust_target)?;
+    std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// Compiles a static program for Linux, the same bytes wherever it is compiled; where it is.
+pub fn build_static(package: &str, program: &str, rust_target: &str) -> Result<PathBuf> {
+    install::ensure_rust_target(rust_target)?;
     let variable = format!(
         "CARGO_TARGET_{}_RUSTFLAGS",
-        system.rust_target.to_uppercase().replace('-', "_")
+        rust_target.to_uppercase().replace('-', "_")
     );
     let mut command = shell::cargo();
-    command
-        .args([
-            "build",
-            "--release",
-            "--quiet",
-            "--package",
-            "igloo-guest",
-            "--target",
-            system.rust_target,
-        ])
-        // the place it is compiled in is no part of it
-        .env(variable, path_flags());
+    command.args([
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        package,
+        "--bin",
+        program,
+        "--target",
+        rust_target,
+    ]);
+    command.env(variable, path_flags()); // the place it is compiled in is no part of it
     shell::run(&mut command)?;
-    let file = shell::target()
-        .join(system.rust_target)
-        .join("release/igloo-guest");
-    std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
+    Ok(shell::target().join(rust_target).join("release").join(program))
+}
+
+/// The Rust target of guests that run on this processor.
+pub fn native_target() -> &'static str {
+    if std::env::consts::ARCH == "aarch64" {
+        "aarch64-unknown-linux-musl"
+    } else {
+        "x86_64-unknown-linux-musl"
+    }
+}
+
+/// Where the image for this processor is made.
+pub fn directory() -> PathBuf {
+    shell::target()
+        .join("image")
+        .join(format!("{}-linux", std::env::consts::ARCH))
 }
 
 fn path_flags() -> String {

@@ -38,12 +38,19 @@ impl Realise {
         let derivation = &planned.derivation;
         let roots = derivation.input_srcs.iter().chain(&planned.inputs);
         let closure = self.store.closure(roots.cloned()).await?;
-        let closure = closure.into_iter().map(|(path, info)| (path, info.node)).collect();
+        let closure = closure
+            .into_iter()
+            .map(|(path, info)| (path, info.node))
+            .collect();
         let prepared = prepare(&self.store.dir, derivation, &closure, &self.options)?;
         let (stats, outputs) = self.run_builder(planned, &prepared, events).await?;
         let infos = self.path_infos(planned, &prepared, outputs).await?;
         self.store.register(infos).await?;
-        Ok(Built { drv_path: planned.drv_path.clone(), outputs: prepared.outputs.into_iter().collect(), stats })
+        Ok(Built {
+            drv_path: planned.drv_path.clone(),
+            outputs: prepared.outputs.into_iter().collect(),
+            stats,
+        })
     }
 
     async fn run_builder(
@@ -52,9 +59,14 @@ impl Realise {
         prepared: &PreparedBuild,
         events: &mpsc::Sender<RealiseEvent>,
     ) -> Result<(BuildStats, Vec<IngestedOutput>), BuildFailure> {
-        let (ingest, collected) = OutputIngest::new(self.store.castore.clone(), prepared.request.needles.clone());
+        let (ingest, collected) =
+            OutputIngest::new(self.store.castore.clone(), prepared.request.needles.clone());
         let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-        let io = BuildIo { inputs: self.store.castore.clone(), outputs: Box::new(ingest), events: sender };
+        let io = BuildIo {
+            inputs: self.store.castore.clone(),
+            outputs: Box::new(ingest),
+            events: sender,
+        };
         let build = self.builder.build(prepared.request.clone(), io);
         let (report, ()) = tokio::join!(build, forward(receiver, &planned.drv_path, events));
         let report = report?;
@@ -76,9 +88,15 @@ impl Realise {
         }
         let mut infos = Vec::new();
         for ((name, path), output) in prepared.outputs.iter().zip(outputs) {
-            let references: BTreeSet<StorePath> =
-                output.needles.iter().filter_map(|index| prepared.candidates.get(*index)).cloned().collect();
-            let content_address = self.check_fixed(&planned.derivation, name, &output, &references).await?;
+            let references: BTreeSet<StorePath> = output
+                .needles
+                .iter()
+                .filter_map(|index| prepared.candidates.get(*index))
+                .cloned()
+                .collect();
+            let content_address = self
+                .check_fixed(&planned.derivation, name, &output, &references)
+                .await?;
             infos.push(PathInfo {
                 path: path.clone(),
                 node: output.node,
@@ -105,15 +123,24 @@ impl Realise {
         };
         fixed::check(&self.store, &output.node, &output.nar_sha256, address).await?;
         match references.iter().next() {
-            Some(reference) => Err(BuildFailure::FixedReferences { reference: self.store.dir.print(reference) }),
+            Some(reference) => Err(BuildFailure::FixedReferences {
+                reference: self.store.dir.print(reference),
+            }),
             None => Ok(Some(*address)),
         }
     }
 }
 
-async fn forward(mut from: mpsc::Receiver<BuildEvent>, drv_path: &StorePath, to: &mpsc::Sender<RealiseEvent>) {
+async fn forward(
+    mut from: mpsc::Receiver<BuildEvent>,
+    drv_path: &StorePath,
+    to: &mpsc::Sender<RealiseEvent>,
+) {
     while let Some(event) = from.recv().await {
-        let event = RealiseEvent { drv_path: drv_path.clone(), kind: RealiseEventKind::Build(event) };
+        let event = RealiseEvent {
+            drv_path: drv_path.clone(),
+            kind: RealiseEventKind::Build(event),
+        };
         let _ = to.send(event).await; // nobody listens any more: the build goes on
     }
 }
@@ -170,10 +197,9 @@ impl BuildFailure {
     pub fn code(&self) -> Code {
         match self {
             Self::Outcome(BuildOutcome::OutOfMemory | BuildOutcome::DiskFull) => Code::ResourceExhausted,
-            Self::Outcome(_)
-            | Self::HashMismatch(_)
-            | Self::NotFlat
-            | Self::FixedReferences { .. } => Code::FailedPrecondition,
+            Self::Outcome(_) | Self::HashMismatch(_) | Self::NotFlat | Self::FixedReferences { .. } => {
+                Code::FailedPrecondition
+            }
             Self::Incomplete => Code::DataLoss,
             Self::Request(error) => error.code(),
             Self::Builder(error) => error.code(),
@@ -192,9 +218,13 @@ fn describe(outcome: &BuildOutcome) -> String {
         BuildOutcome::StartFailed { reason } => format!("could not be started: {reason}"),
         BuildOutcome::Timeout { limit } => format!("timed out after {} seconds", limit.as_secs()),
         BuildOutcome::Silence { limit } => format!("timed out after {} seconds of silence", limit.as_secs()),
-        BuildOutcome::LogLimit { limit_bytes } => format!("killed after writing more than {limit_bytes} bytes of log"),
+        BuildOutcome::LogLimit { limit_bytes } => {
+            format!("killed after writing more than {limit_bytes} bytes of log")
+        }
         BuildOutcome::OutputMissing { path } => format!("failed to produce output path '/{path}'"),
-        BuildOutcome::OutputInvalid { path, reason } => format!("produced an output that cannot be kept: '/{path}' {reason}"),
+        BuildOutcome::OutputInvalid { path, reason } => {
+            format!("produced an output that cannot be kept: '/{path}' {reason}")
+        }
         BuildOutcome::OutOfMemory => "ran out of memory; give the machine more with --memory".into(),
         BuildOutcome::DiskFull => "ran out of scratch space; give the machine more with --memory".into(),
     }

@@ -29,12 +29,14 @@ pub(super) async fn check(
     let got = match promised.method() {
         ContentAddressMethod::Recursive if algo == HashAlgo::Sha256 => NixHash::Sha256(*nar_sha256),
         ContentAddressMethod::Recursive => nar_hash(&store.castore, node, algo).await?,
-        ContentAddressMethod::Flat | ContentAddressMethod::Text if matches!(node, Node::File { executable: true, .. }) => {
+        ContentAddressMethod::Flat | ContentAddressMethod::Text
+            if matches!(node, Node::File { executable: true, .. }) =>
+        {
             return Err(BuildFailure::NotFlat);
         }
-        ContentAddressMethod::Flat | ContentAddressMethod::Text => {
-            flat_hash(&store.castore, node, algo).await?.ok_or(BuildFailure::NotFlat)?
-        }
+        ContentAddressMethod::Flat | ContentAddressMethod::Text => flat_hash(&store.castore, node, algo)
+            .await?
+            .ok_or(BuildFailure::NotFlat)?,
     };
     if got == promised.hash() {
         return Ok(());

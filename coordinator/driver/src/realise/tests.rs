@@ -32,7 +32,13 @@ impl Builder for FakeBuilder {
             counts.1 = counts.1.max(counts.0);
         }
         tokio::task::yield_now().await;
-        io.events.send(BuildEvent::Log { sequence: 0, bytes: Bytes::from_static(b"hi\n") }).await.unwrap();
+        io.events
+            .send(BuildEvent::Log {
+                sequence: 0,
+                bytes: Bytes::from_static(b"hi\n"),
+            })
+            .await
+            .unwrap();
         let mut outcome = BuildOutcome::Success;
         if name.starts_with("fail") {
             outcome = BuildOutcome::ExitCode(3);
@@ -41,13 +47,22 @@ impl Builder for FakeBuilder {
                 let content = request.arguments[1].clone();
                 io.outputs.begin(output).await?;
                 let size = content.len() as u64;
-                io.outputs.event(TreeEvent::FileBegin { name: None, executable: false, size }).await?;
+                io.outputs
+                    .event(TreeEvent::FileBegin {
+                        name: None,
+                        executable: false,
+                        size,
+                    })
+                    .await?;
                 io.outputs.event(TreeEvent::FileData(content)).await?;
                 io.outputs.end().await?;
             }
         }
         self.most_at_once.lock().unwrap().0 -= 1;
-        Ok(BuildReport { outcome, stats: BuildStats::default() })
+        Ok(BuildReport {
+            outcome,
+            stats: BuildStats::default(),
+        })
     }
 
     fn systems(&self) -> Vec<String> {
@@ -88,25 +103,37 @@ impl Fixture {
         let mut derivation = Derivation {
             name: StorePathName::new(name).unwrap(),
             outputs: BTreeMap::from([(out.clone(), output)]),
-            input_drvs: inputs.iter().map(|input| (input.path.clone(), BTreeSet::from([out.clone()]))).collect(),
+            input_drvs: inputs
+                .iter()
+                .map(|input| (input.path.clone(), BTreeSet::from([out.clone()])))
+                .collect(),
             input_srcs: BTreeSet::new(),
             platform: b"x86_64-linux".to_vec(),
             builder: b"/bin/sh".to_vec(),
             args: vec![content.as_bytes().to_vec()],
-            env: BTreeMap::from([(b"name".to_vec(), name.as_bytes().to_vec()), (b"out".to_vec(), Vec::new())]),
+            env: BTreeMap::from([
+                (b"name".to_vec(), name.as_bytes().to_vec()),
+                (b"out".to_vec(), Vec::new()),
+            ]),
         };
         derivation.fill_output_paths(&self.memo).unwrap();
         let text = derivation.to_aterm(&dir).unwrap();
         let path = derivation.store_path_of_text(&dir, &text).unwrap();
         std::fs::write(self.folder.path().join(path.to_string()), text).unwrap();
         self.memo.add(path.clone(), &derivation).unwrap();
-        let out = derivation.outputs[&out].path(&dir, &derivation.name, &out).unwrap().unwrap();
+        let out = derivation.outputs[&out]
+            .path(&dir, &derivation.name, &out)
+            .unwrap()
+            .unwrap();
         Drv { path, out }
     }
 
     async fn plan(&self, wanted: &[&Drv]) -> Plan {
         let source = DerivationSource::new(StoreDir::default(), vec![self.folder.path().to_path_buf()]);
-        let wanted = wanted.iter().map(|drv| (drv.path.clone(), BTreeSet::new())).collect();
+        let wanted = wanted
+            .iter()
+            .map(|drv| (drv.path.clone(), BTreeSet::new()))
+            .collect();
         Plan::make(&self.store, &source, wanted).await.unwrap()
     }
 
@@ -118,7 +145,13 @@ impl Fixture {
             impure_environment: BTreeMap::new(),
         };
         let builder = self.builder.clone();
-        let realise = Realise { store: self.store.clone(), builder, options, slots: 2, keep_going };
+        let realise = Realise {
+            store: self.store.clone(),
+            builder,
+            options,
+            slots: 2,
+            keep_going,
+        };
         let (sender, mut receiver) = mpsc::channel(1);
         let plan = self.plan(wanted).await;
         let drain = async { while receiver.recv().await.is_some() {} };
@@ -150,7 +183,10 @@ async fn builds_in_order_and_only_what_is_missing() {
     };
     assert_eq!(references(&left.out).await, BTreeSet::from([base.out.clone()]));
     assert_eq!(references(&right.out).await, BTreeSet::new());
-    assert_eq!(references(&top.out).await, BTreeSet::from([left.out.clone(), right.out.clone()]));
+    assert_eq!(
+        references(&top.out).await,
+        BTreeSet::from([left.out.clone(), right.out.clone()])
+    );
     let again = fixture.realise(&[&top], false).await;
     assert!(again.built.is_empty() && fixture.ran().is_empty());
 }
@@ -164,7 +200,10 @@ async fn a_failure_stops_what_needs_it() {
     let good = fixture.drv("good", "x", &[]);
     let realised = fixture.realise(&[&above, &good], true).await;
     assert_eq!(realised.failed.len(), 1);
-    assert!(matches!(realised.failed[0].failure, BuildFailure::Outcome(BuildOutcome::ExitCode(3))));
+    assert!(matches!(
+        realised.failed[0].failure,
+        BuildFailure::Outcome(BuildOutcome::ExitCode(3))
+    ));
     assert_eq!(realised.not_tried, [above.path]);
     assert_eq!(realised.built.len(), 1);
     assert!(fixture.store.path_infos.get(&good.out).await.unwrap().is_some());
@@ -185,7 +224,12 @@ async fn fixed_outputs_are_checked() {
         assert_eq!(realised.failed.is_empty(), is_kept);
         if let Some(error) = realised.failed.first() {
             assert!(matches!(error.failure, BuildFailure::HashMismatch(_)));
-            assert!(error.to_string().starts_with("hash mismatch in fixed-output derivation"), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("hash mismatch in fixed-output derivation"),
+                "{error}"
+            );
         }
     }
 }
@@ -199,11 +243,24 @@ async fn a_missing_input_is_named() {
     let dir = StoreDir::default();
     let name = StorePathName::new("y").unwrap();
     let mut derivation = Derivation::parse(&dir, &name, &std::fs::read(file).unwrap()).unwrap();
-    let input = dir.parse("/nix/store/59209gx1b93k17d049isa072bka4iv8w-missing").unwrap();
+    let input = dir
+        .parse("/nix/store/59209gx1b93k17d049isa072bka4iv8w-missing")
+        .unwrap();
     derivation.input_srcs.insert(input);
     let path = derivation.store_path(&dir).unwrap();
-    std::fs::write(fixture.folder.path().join(path.to_string()), derivation.to_aterm(&dir).unwrap()).unwrap();
+    std::fs::write(
+        fixture.folder.path().join(path.to_string()),
+        derivation.to_aterm(&dir).unwrap(),
+    )
+    .unwrap();
     let source = DerivationSource::new(dir, vec![fixture.folder.path().to_path_buf()]);
-    let error = Plan::make(&fixture.store, &source, vec![(path, BTreeSet::new())]).await.unwrap_err();
-    assert!(error.to_string().contains("59209gx1b93k17d049isa072bka4iv8w-missing"), "{error}");
+    let error = Plan::make(&fixture.store, &source, vec![(path, BTreeSet::new())])
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("59209gx1b93k17d049isa072bka4iv8w-missing"),
+        "{error}"
+    );
 }

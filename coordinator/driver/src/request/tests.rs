@@ -12,19 +12,32 @@ fn options() -> RequestOptions {
 }
 
 fn parse(name: &str, text: &str) -> Derivation {
-    Derivation::parse(&StoreDir::default(), &StorePathName::new(name).unwrap(), text.as_bytes()).unwrap()
+    Derivation::parse(
+        &StoreDir::default(),
+        &StorePathName::new(name).unwrap(),
+        text.as_bytes(),
+    )
+    .unwrap()
 }
 
 fn environment_of(prepared: &PreparedBuild) -> Vec<String> {
     let environment = prepared.request.environment.iter();
-    environment.map(|(name, value)| format!("{}={}", name.escape_ascii(), value.escape_ascii())).collect()
+    environment
+        .map(|(name, value)| format!("{}={}", name.escape_ascii(), value.escape_ascii()))
+        .collect()
 }
 
 /// What Nix 2.8 printed by `export -p` for the same derivation (sandboxed, two cores).
 #[test]
 fn environment_is_the_one_nix_gives() {
     let text = r#"Derive([("out","/nix/store/64gg0rb54s3zs6ikyqllwvhh05hnwz4q-envtest","","")],[],[],"x86_64-linux","/bin/sh",["-c",""],[("HOME","home"),("NIX_BUILD_CORES","x"),("NIX_STORE","nst"),("PATHX",""),("TERM","t"),("TMPDIR","mine"),("builder","/bin/sh"),("empty",""),("foo","bar"),("name","envtest"),("out","/nix/store/64gg0rb54s3zs6ikyqllwvhh05hnwz4q-envtest"),("passAsFile","foo missing"),("system","x86_64-linux")])"#;
-    let prepared = prepare(&StoreDir::default(), &parse("envtest", text), &BTreeMap::new(), &options()).unwrap();
+    let prepared = prepare(
+        &StoreDir::default(),
+        &parse("envtest", text),
+        &BTreeMap::new(),
+        &options(),
+    )
+    .unwrap();
     let expected = [
         "HOME=home",
         "NIX_BUILD_CORES=x",
@@ -50,10 +63,16 @@ fn environment_is_the_one_nix_gives() {
     assert_eq!(environment_of(&prepared), expected);
     let files: Vec<_> = prepared.request.additional_files.iter().collect();
     assert_eq!(files.len(), 1);
-    assert_eq!(files[0].0.to_string(), "build/.attr-1bp7cri8hplaz6hbz0v4f0nl44rl84q1sg25kgwqzipzd1mv89ic");
+    assert_eq!(
+        files[0].0.to_string(),
+        "build/.attr-1bp7cri8hplaz6hbz0v4f0nl44rl84q1sg25kgwqzipzd1mv89ic"
+    );
     assert_eq!(files[0].1, "bar");
     assert_eq!(prepared.request.arguments, ["sh", "-c", ""]);
-    assert_eq!(prepared.request.outputs[0].to_string(), "nix/store/64gg0rb54s3zs6ikyqllwvhh05hnwz4q-envtest");
+    assert_eq!(
+        prepared.request.outputs[0].to_string(),
+        "nix/store/64gg0rb54s3zs6ikyqllwvhh05hnwz4q-envtest"
+    );
     assert_eq!(prepared.request.needles, ["64gg0rb54s3zs6ikyqllwvhh05hnwz4q"]);
     assert!(!prepared.request.constraints.network);
     assert_eq!(prepared.request.check(), Ok(()));
@@ -63,10 +82,25 @@ fn environment_is_the_one_nix_gives() {
 #[test]
 fn fixed_outputs_may_reach_out() {
     let text = r#"Derive([("out","/nix/store/59209gx1b93k17d049isa072bka4iv8w-fod","sha256","0000000000000000000000000000000000000000000000000000000000000000")],[],[],"x86_64-linux","/bin/sh",[],[("impureEnvVars","FOOBAR BAZ"),("out","/nix/store/59209gx1b93k17d049isa072bka4iv8w-fod")])"#;
-    let prepared = prepare(&StoreDir::default(), &parse("fod", text), &BTreeMap::new(), &options()).unwrap();
+    let prepared = prepare(
+        &StoreDir::default(),
+        &parse("fod", text),
+        &BTreeMap::new(),
+        &options(),
+    )
+    .unwrap();
     let environment = environment_of(&prepared);
-    for expected in ["FOOBAR=1", "BAZ=", "NIX_OUTPUT_CHECKED=1", "NIX_BUILD_CORES=2", "HOME=/homeless-shelter"] {
-        assert!(environment.contains(&expected.to_string()), "{expected} is not in {environment:?}");
+    for expected in [
+        "FOOBAR=1",
+        "BAZ=",
+        "NIX_OUTPUT_CHECKED=1",
+        "NIX_BUILD_CORES=2",
+        "HOME=/homeless-shelter",
+    ] {
+        assert!(
+            environment.contains(&expected.to_string()),
+            "{expected} is not in {environment:?}"
+        );
     }
     assert!(prepared.request.constraints.network);
 }
@@ -79,10 +113,17 @@ fn rules_not_implemented_are_errors() {
             r#"Derive([("out","/nix/store/64gg0rb54s3zs6ikyqllwvhh05hnwz4q-x","","")],[],[],"x86_64-linux","{builder}",[],[("{variable}","1")])"#
         )
     };
-    for (builder, variable) in [("/bin/sh", "__json"), ("/bin/sh", "exportReferencesGraph"), ("builtin:fetchurl", "a")] {
+    for (builder, variable) in [
+        ("/bin/sh", "__json"),
+        ("/bin/sh", "exportReferencesGraph"),
+        ("builtin:fetchurl", "a"),
+    ] {
         let derivation = parse("x", &with(builder, variable));
         let refused = prepare(&StoreDir::default(), &derivation, &BTreeMap::new(), &options());
-        assert!(matches!(refused, Err(RequestError::Unsupported { .. })), "{builder} {variable}");
+        assert!(
+            matches!(refused, Err(RequestError::Unsupported { .. })),
+            "{builder} {variable}"
+        );
     }
     let derivation = parse("x", &with("/bin/sh", "__noChroot"));
     let refused = prepare(&StoreDir::default(), &derivation, &BTreeMap::new(), &options());
@@ -94,7 +135,9 @@ fn rules_not_implemented_are_errors() {
 fn needles_stand_for_store_paths() {
     let text = r#"Derive([("out","/nix/store/64gg0rb54s3zs6ikyqllwvhh05hnwz4q-x","","")],[],[],"x86_64-linux","/bin/sh",[],[])"#;
     let dir = StoreDir::default();
-    let input = dir.parse("/nix/store/59209gx1b93k17d049isa072bka4iv8w-fod").unwrap();
+    let input = dir
+        .parse("/nix/store/59209gx1b93k17d049isa072bka4iv8w-fod")
+        .unwrap();
     let node = igloo_castore::Directory::new().node();
     let closure = BTreeMap::from([(input.clone(), node)]);
     let prepared = prepare(&dir, &parse("x", text), &closure, &options()).unwrap();

@@ -22,7 +22,8 @@ fn main() -> ExitCode {
     match run(std::env::args_os().skip(1)) {
         Ok(never) => match never {},
         Err(error) => {
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("enter: {error:#}\n").as_bytes());
+            let _ =
+                std::io::Write::write_all(&mut std::io::stderr(), format!("enter: {error:#}\n").as_bytes());
             ExitCode::from(127)
         }
     }
@@ -42,7 +43,8 @@ fn run(mut arguments: impl Iterator<Item = OsString>) -> Result<std::convert::In
     }
     let here = std::env::current_dir().context("cannot tell the working directory")?;
     chroot(toolchain).with_context(|| format!("cannot enter {}", toolchain.display()))?;
-    std::env::set_current_dir(&here).with_context(|| format!("{} is not in the toolchain", here.display()))?;
+    std::env::set_current_dir(&here)
+        .with_context(|| format!("{} is not in the toolchain", here.display()))?;
     let error = Command::new(&program).args(arguments).exec();
     Err(error).with_context(|| format!("cannot run {}", Path::new(&program).display()))
 }

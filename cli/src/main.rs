@@ -1,0 +1,120 @@
+//! The `igloo` command.
+//!
+//! The only part of igloo that reads the environment, prints, or exits. stdout is the answer, stderr the story.
+//!
+//! Map: [`args`] what can be asked; [`context`] where things are; [`commands`] one file for each verb; [`progress`] what is
+//! shown while builds run; [`failure`] messages, hints, exit codes.
+#![allow(clippy::print_stderr, reason = "this is the part that prints")]
+
+mod args;
+mod commands;
+mod context;
+mod failure;
+mod progress;
+mod roots;
+mod stores;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Arguments, Command, StoreCommand};
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Exit code of a panic.
+const EXIT_BUG: u8 = 255;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    log_to_stderr();
+    match std::panic::catch_unwind(|| run(arguments)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => {
+            if !failure.is_broken_pipe() {
+                eprint!("{}", failure.message());
+            }
+            failure.exit()
+        }
+        Err(_) => {
+            eprintln!("hint: this is a bug of igloo; please report it with the lines above");
+            ExitCode::from(EXIT_BUG)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    let context = Context::new(&arguments);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(anyhow::Error::new(error).context("cannot start worker threads")))?;
+    let result = runtime.block_on(async {
+        if arguments.command.serves() {
+            return dispatch(arguments.command, &context).await; // being stopped is how these end well
+        }
+        tokio::select! {
+            result = dispatch(arguments.command, &context) => result,
+            // dropping a command's future stops what it started and removes what it left
+            () = interrupted() => Err(Failure::new(anyhow::anyhow!("interrupted"))),
+        }
+    });
+    // work that cannot be cancelled (a database being written) ends by itself; a thread that waits for a peer may not
+    runtime.shutdown_timeout(std::time::Duration::from_secs(10));
+    result
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Build(arguments) => commands::build::run(context, arguments).await,
+        Command::Builder(arguments) => commands::builder::run(context, arguments).await,
+        Command::Doctor(arguments) => commands::doctor::run(context, &arguments).await,
+        Command::Mount(arguments) => commands::mount::run(context, &arguments).await,
+        Command::Store(command) => match command {
+            StoreCommand::Add(arguments) => commands::store::add(context, arguments).await,
+            StoreCommand::Daemon(arguments) => commands::daemon::run(context, &arguments).await,
+            StoreCommand::Dump(arguments) => commands::store::dump(context, &arguments).await,
+            StoreCommand::Info(arguments) => commands::store::info(context, &arguments).await,
+            StoreCommand::List(arguments) => commands::store::list(context, &arguments).await,
+            StoreCommand::Verify(arguments) => commands::store::verify(context, &arguments).await,
+        },
+    }
+}
+
+/// Waits for Ctrl-C or a request to end.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await; // the default action of the signals stays
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Help and version are answers; anything else is wrong usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print(); // nowhere left to say that printing failed
+    if error.use_stderr() {
+        ExitCode::from(failure::EXIT_USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// What libraries have to say: warnings and errors, more with `IGLOO_LOG=debug`.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("IGLOO_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time();
+    subscriber.with_target(false).init();
+}
