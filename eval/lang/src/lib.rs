@@ -1,3 +1,29 @@
 //! The Nix language as a library: source text in, values out.
+//!
+//! Source text is parsed ([`syntax`]), its names are resolved ([`code`]), and it is run ([`interp`]) over values in one
+//! heap ([`heap`]). The world is one trait, [`EvalIo`]; the crate has no runtime, clock or environment of its own.
+//!
+//! Compatible with Nix 2.34: all builtins, string contexts, error classes and texts, printing of numbers and strings.
 
+mod builtins;
+mod code;
+mod error;
+mod evaluator;
+mod heap;
+mod interp;
+pub mod io;
+mod num;
+mod pos;
+mod print;
 mod pure;
+mod settings;
+mod symbol;
+mod syntax;
+
+pub use builtins::documentation as builtin_documentation;
+pub use error::{Error, ErrorKind, TraceLine};
+pub use evaluator::{Evaluator, Format, FoundDerivation, Root};
+pub use heap::context::ContextElem;
+pub use io::EvalIo;
+pub use pos::{Location, Origin};
+pub use settings::{Features, LintLevel, ParseSettings, Purity, Settings};

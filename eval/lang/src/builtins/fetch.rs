@@ -1,0 +1,269 @@
+//! Fetchers: arguments are checked here, fetching is the world's.
+
+use nix_compat::hash::{HashAlgo, NixHash};
+use nix_compat::store_path::StorePathName;
+
+use crate::error::{ErrorKind, EvalError, R, fail};
+use crate::heap::attrs::Attr;
+use crate::heap::context::Ctx;
+use crate::heap::value::{Type, Value};
+use crate::interp::{Coerce, Interp};
+use crate::io::{FetchAttr, FetchRequest, Fetched};
+use crate::pos::Pos;
+use crate::settings::Purity;
+use crate::symbol::sym;
+
+struct Download {
+    url: String,
+    name: String,
+    sha256: Option<NixHash>,
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn download(interp: &mut Interp, arg: Value, who: &str, default_name: &str) -> R<Download> {
+    let value = interp.force(arg)?;
+    let (mut url, mut sha256, mut name) = (None, None, default_name.to_owned());
+    let (attrs, mut named) = (value.as_set(), false);
+    if let Some(set) = attrs {
+        for (attr, value, pos) in interp.heap.flat(set).iter() {
+            match attr {
+                sym::url => {
+                    url = Some(text(interp.plain_string(
+                        value,
+                        pos,
+                        "while evaluating the url we should fetch",
+                    )?));
+                }
+                sym::sha256 => {
+                    let what = "while evaluating the sha256 of the content we should fetch";
+                    let hash = interp.plain_string(value, pos, what)?;
+                    sha256 = Some(super::hash::parse_or_empty(interp, hash, Some(HashAlgo::Sha256))?);
+                }
+                sym::name => {
+                    named = true;
+                    let what = "while evaluating the name of the content we should fetch";
+                    name = text(interp.plain_string(value, pos, what)?);
+                }
+                other => {
+                    let other = interp.symbols.text(other);
+                    return fail(
+                        ErrorKind::Eval,
+                        format!("unsupported argument '{other}' to '{who}'"),
+                    );
+                }
+            }
+        }
+    } else {
+        url = Some(text(interp.plain_string(
+            value,
+            Pos::NONE,
+            "while evaluating the url we should fetch",
+        )?));
+    }
+    let Some(mut url) = url else {
+        return fail(ErrorKind::Eval, "'url' argument required");
+    };
+    if who == "fetchTarball"
+        && let Some(channel) = url.strip_prefix("channel:")
+    {
+        url = format!("https://channels.nixos.org/{channel}/nixexprs.tar.xz");
+    }
+    if name.is_empty() {
+        url.rsplit('/').next().unwrap_or_default().clone_into(&mut name);
+    }
+    check_name(&name, &url, who, named, attrs.is_some())?;
+    if interp.settings.purity == Purity::Pure && sha256.is_none() {
+        let text = format!("in pure evaluation mode, '{who}' requires a 'sha256' argument");
+        return fail(ErrorKind::Eval, text);
+    }
+    Ok(Download { url, name, sha256 })
+}
+
+fn check_name(name: &str, url: &str, who: &str, named: bool, set: bool) -> R<()> {
+    let Err(error) = StorePathName::new(name) else {
+        return Ok(());
+    };
+    let why = super::derivation::name_error(name, error);
+    let end = "so that it can create a valid store path.";
+    let how = match (named, set) {
+        (true, _) => format!("Please change the value for the 'name' attribute passed to '{who}', {end}"),
+        (_, true) => format!("Please add a valid 'name' attribute to the argument for '{who}', {end}"),
+        _ => format!("Please pass an attribute set with 'url' and 'name' attributes to '{who}',  {end}"),
+    };
+    fail(
+        ErrorKind::Eval,
+        format!("invalid store path name when fetching URL '{url}': {why}. {how}"),
+    )
+}
+
+fn fetched(interp: &mut Interp, request: &FetchRequest) -> R<Fetched> {
+    let io = std::rc::Rc::clone(&interp.io);
+    io.fetch(request).map_err(|e| Interp::io_error(&e))
+}
+
+fn store_string(interp: &mut Interp, fetched: &Fetched) -> Value {
+    let path = interp.io.store_dir().print(&fetched.path);
+    interp.store_string(path.as_bytes())
+}
+
+pub(super) fn fetchurl(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
+    let Download { url, name, sha256 } = download(interp, args[0], "fetchurl", "")?;
+    let fetched = fetched(interp, &FetchRequest::Url { url, name, sha256 })?;
+    Ok(store_string(interp, &fetched))
+}
+
+pub(super) fn fetch_tarball(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
+    let Download { url, name, sha256 } = download(interp, args[0], "fetchTarball", "source")?;
+    if let Some(path) = url.strip_prefix("file:")
+        && !path.starts_with('/')
+    {
+        let text = format!(
+            "tarball '{url}' must use an absolute path. The 'file' scheme does not support relative paths."
+        );
+        return fail(ErrorKind::Fetch, text);
+    }
+    let fetched = fetched(interp, &FetchRequest::Tarball { url, name, sha256 })?;
+    Ok(store_string(interp, &fetched))
+}
+
+/// Attributes of a fetcher call.
+fn attrs_of(interp: &mut Interp, value: Value, who: &str, kind: Option<&str>) -> R<Vec<(String, FetchAttr)>> {
+    let mut attrs: Vec<(String, FetchAttr)> = Vec::new();
+    let Some(set) = value.as_set() else {
+        let mut ctx = Ctx::EMPTY;
+        let what = "while evaluating the first argument passed to a fetcher";
+        let url = text(&interp.coerce(value, &mut ctx, Coerce::PLAIN, Pos::NONE, what)?);
+        if kind.is_none() && !interp.settings.features.flakes {
+            let text =
+                format!("passing a string argument to '{who}' requires the 'flakes' experimental feature");
+            return fail(ErrorKind::Eval, text);
+        }
+        attrs.push((
+            "type".to_owned(),
+            FetchAttr::String(kind.unwrap_or("url").to_owned()),
+        ));
+        attrs.push(("url".to_owned(), FetchAttr::String(url)));
+        return Ok(attrs);
+    };
+    match (set.get(sym::type_), kind) {
+        (Some(_), Some(_)) => return fail(ErrorKind::Eval, "unexpected argument 'type'"),
+        (None, None) => {
+            return fail(
+                ErrorKind::Eval,
+                format!("argument 'type' is missing in call to '{who}'"),
+            );
+        }
+        (Some((value, pos)), None) => {
+            let what = "while evaluating the `type` argument passed to a fetcher";
+            let kind = text(interp.plain_string(value, pos, what)?);
+            attrs.push(("type".to_owned(), FetchAttr::String(kind)));
+        }
+        (None, Some(kind)) => attrs.push(("type".to_owned(), FetchAttr::String(kind.to_owned()))),
+    }
+    let flat = interp.heap.flat(set);
+    for (name, value, pos) in flat.sorted(&interp.heap, &interp.symbols) {
+        if name != sym::type_ {
+            let attr = fetch_attr(interp, value, &interp.symbols.text(name), who, pos)?;
+            attrs.push((interp.symbols.text(name), attr));
+        }
+    }
+    Ok(attrs)
+}
+
+fn fetch_attr(interp: &mut Interp, value: Value, name: &str, who: &str, pos: Pos) -> R<FetchAttr> {
+    let value = interp.force(value)?;
+    match value.kind_of() {
+        Type::String | Type::Path => {
+            let mut ctx = Ctx::EMPTY;
+            Ok(FetchAttr::String(text(&interp.coerce(
+                value,
+                &mut ctx,
+                Coerce::PLAIN,
+                pos,
+                "",
+            )?)))
+        }
+        Type::Bool => Ok(FetchAttr::Bool(value == Value::TRUE)),
+        Type::Int => {
+            let n = value.as_int().unwrap_or_default();
+            u64::try_from(n).map(FetchAttr::Int).map_err(|_| {
+                let text = format!("negative value given for '{who}' argument '{name}': {n}");
+                EvalError::new(ErrorKind::Eval, text)
+            })
+        }
+        _ => {
+            let what = interp.show_type(value);
+            let text = format!(
+                "argument '{name}' to '{who}' is {what} while a string, Boolean or integer is expected"
+            );
+            fail(ErrorKind::Type, text)
+        }
+    }
+}
+
+fn tree(interp: &mut Interp, arg: Value, who: &str, kind: Option<&str>) -> R<Value> {
+    let value = interp.force(arg)?;
+    let attrs = attrs_of(interp, value, who, kind)?;
+    if kind.is_none() && attrs.iter().any(|(n, _)| n == "name") {
+        return fail(
+            ErrorKind::Eval,
+            format!("argument 'name' isn’t supported in call to '{who}'"),
+        );
+    }
+    let fetched = fetched(interp, &FetchRequest::Tree { attrs })?;
+    let mut out: Vec<Attr> = vec![(sym::out_path, store_string(interp, &fetched), Pos::NONE)];
+    for (name, attr) in &fetched.attrs {
+        let value = match attr {
+            FetchAttr::String(text) => interp.heap.string(text.as_bytes()),
+            FetchAttr::Int(n) => interp.heap.int(i64::try_from(*n).unwrap_or(i64::MAX)),
+            FetchAttr::Bool(b) => Value::bool(*b),
+        };
+        out.push((interp.symbols.intern(name.as_bytes()), value, Pos::NONE));
+    }
+    Ok(interp.heap.set_of(out))
+}
+
+pub(super) fn fetch_tree(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
+    tree(interp, args[0], "fetchTree", None)
+}
+
+pub(super) fn fetch_git(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
+    tree(interp, args[0], "fetchGit", Some("git"))
+}
+
+pub(super) fn fetch_mercurial(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
+    tree(interp, args[0], "fetchMercurial", Some("hg"))
+}
+
+pub(super) fn fetch_closure(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
+    interp.expect_set(
+        args[0],
+        Pos::NONE,
+        "while evaluating the argument passed to builtins.fetchClosure",
+    )?;
+    fail(
+        ErrorKind::Unsupported,
+        "fetchClosure is not supported; copy the closure to the store before evaluating",
+    )
+}
+
+pub(super) fn get_flake(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
+    let what = "while evaluating the argument passed to builtins.getFlake";
+    let reference = text(interp.plain_string(args[0], Pos::NONE, what)?);
+    let text = format!(
+        "getFlake cannot fetch '{reference}': flakes are not supported yet; fetch the tree and import it"
+    );
+    fail(ErrorKind::Unsupported, text)
+}
+
+pub(super) fn output_of(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
+    let what = "while evaluating the second argument to builtins.outputOf";
+    interp.plain_string(args[1], Pos::NONE, what)?;
+    fail(
+        ErrorKind::Unsupported,
+        "outputOf is not supported; name the output of a derivation that is known",
+    )
+}

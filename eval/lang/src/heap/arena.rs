@@ -1,0 +1,137 @@
+//! The heap: bump allocation in blocks that are freed together.
+#![allow(
+    unsafe_code,
+    reason = "the allocator: hands out raw words and references that live as long as the heap"
+)]
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell};
+
+use bumpalo::Bump;
+
+/// Words in an ordinary block (4 MiB); the system commits its pages as they are touched.
+const BLOCK_WORDS: usize = 1 << 19;
+
+/// All memory of one evaluator: objects in blocks of words, and typed metadata (code, shapes) beside them.
+pub(crate) struct Heap {
+    next: Cell<*mut u64>,
+    end: Cell<*mut u64>,
+    blocks: RefCell<Vec<(*mut u8, Layout)>>,
+    meta: Bump,
+    shapes: super::attrs::ShapeCell,
+}
+
+impl Heap {
+    /// An empty heap; allocates on first use.
+    pub(crate) fn new() -> Self {
+        let null = std::ptr::null_mut();
+        Self {
+            next: Cell::new(null),
+            end: Cell::new(null),
+            blocks: RefCell::new(Vec::new()),
+            meta: Bump::new(),
+            shapes: RefCell::default(),
+        }
+    }
+
+    /// Room for `words` 64-bit words, not initialised. Aborts when the system has no memory.
+    #[inline]
+    pub(crate) fn alloc(&self, words: usize) -> *mut u64 {
+        let here = self.next.get();
+        let left = (self.end.get() as usize).wrapping_sub(here as usize) / 8;
+        if words <= left {
+            // SAFETY: `words` words are left in the block that `here` points into.
+            self.next.set(unsafe { here.add(words) });
+            return here;
+        }
+        self.alloc_slow(words)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_slow(&self, words: usize) -> *mut u64 {
+        if words > BLOCK_WORDS / 4 {
+            return self.block(words);
+        }
+        let block = self.block(BLOCK_WORDS);
+        // SAFETY: the block has BLOCK_WORDS words, of which `words` are taken.
+        unsafe {
+            self.next.set(block.add(words));
+            self.end.set(block.add(BLOCK_WORDS));
+        }
+        block
+    }
+
+    fn block(&self, words: usize) -> *mut u64 {
+        let Ok(layout) = Layout::array::<u64>(words) else {
+            handle_alloc_error(Layout::new::<u64>())
+        };
+        // SAFETY: the layout is not empty (callers ask for at least one word).
+        let block = unsafe { alloc(layout) };
+        if block.is_null() {
+            handle_alloc_error(layout);
+        }
+        self.blocks.borrow_mut().push((block, layout));
+        block.cast()
+    }
+
+    pub(super) fn shapes(&self) -> &super::attrs::ShapeCell {
+        &self.shapes
+    }
+
+    /// Bytes reserved for objects so far.
+    pub(crate) fn reserved_bytes(&self) -> usize {
+        self.blocks.borrow().iter().map(|(_, l)| l.size()).sum::<usize>() + self.meta.allocated_bytes()
+    }
+
+    /// Keeps a value of metadata for the life of the heap; its destructor never runs.
+    pub(crate) fn keep<T>(&self, item: T) -> &'static T {
+        const {
+            assert!(
+                !std::mem::needs_drop::<T>(),
+                "metadata must not own memory outside the heap"
+            )
+        };
+        let kept: &T = self.meta.alloc(item);
+        // SAFETY: the bump block lives until the heap is dropped; references stay inside the evaluator that owns both
+        // (module `heap`, first invariant).
+        unsafe { std::mem::transmute::<&T, &'static T>(kept) }
+    }
+
+    /// Keeps a slice of metadata for the life of the heap.
+    pub(crate) fn keep_slice<T: Copy>(&self, items: &[T]) -> &'static [T] {
+        let kept: &[T] = self.meta.alloc_slice_copy(items);
+        // SAFETY: as in `keep`.
+        unsafe { std::mem::transmute::<&[T], &'static [T]>(kept) }
+    }
+
+    /// Keeps the items of a vector for the life of the heap; their destructors never run.
+    pub(crate) fn keep_vec<T>(&self, items: Vec<T>) -> &'static [T] {
+        const {
+            assert!(
+                !std::mem::needs_drop::<T>(),
+                "metadata must not own memory outside the heap"
+            )
+        };
+        let kept: &[T] = self.meta.alloc_slice_fill_iter(items);
+        // SAFETY: as in `keep`.
+        unsafe { std::mem::transmute::<&[T], &'static [T]>(kept) }
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        for (block, layout) in self.blocks.borrow().iter() {
+            // SAFETY: allocated in `block` with this layout, freed only here.
+            unsafe { dealloc(*block, *layout) };
+        }
+    }
+}
+
+impl std::fmt::Debug for Heap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Heap")
+            .field("reserved_bytes", &self.reserved_bytes())
+            .finish()
+    }
+}

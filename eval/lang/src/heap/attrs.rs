@@ -1,0 +1,419 @@
+//! Attribute sets: columns of values behind shared shapes, and layers.
+//!
+//! A set is a list of values; its [`Shape`] says which name each has and where it was defined. All sets made by one literal
+//! share a shape, and updates (`//`) of the same two shapes share the result's shape, so names and positions are stored once
+//! per place in a program instead of once per set. A small update of a large set is a layer on top of it.
+//!
+//! Invariants
+//! - the names of a shape are sorted by symbol and unique;
+//! - a layered set's top is flat, and its count is that of the union.
+
+use std::cell::{OnceCell, RefCell};
+use std::sync::atomic::Ordering;
+
+use rustc_hash::FxHashMap;
+
+use super::arena::Heap;
+use super::object::Obj;
+use super::value::Value;
+use crate::num::{to_u32, to_usize};
+use crate::pos::Pos;
+use crate::symbol::{Symbol, SymbolTable};
+
+/// Layers on top of each other; one more flattens.
+const LAYERS_MAX: usize = 8;
+/// A top this small may be layered (Nix: `eval-attrset-update-layer-rhs-threshold`).
+const TOP_MAX: usize = 16;
+/// A base below this size is copied.
+const BASE_MIN: usize = 24;
+/// Results below this size have their merge plan remembered.
+const PLAN_MAX: usize = 96;
+/// Name lists below this size are shared when made at run time.
+const INTERN_MAX: usize = 16;
+/// Below this size a linear scan beats bisection.
+const SCAN_MAX: usize = 6;
+
+/// The names of a shape.
+pub(crate) struct Keys {
+    names: &'static [Symbol],
+    by_name: OnceCell<&'static [u32]>,
+    bare: OnceCell<&'static Shape>,
+}
+
+/// Names and positions of a set's attributes.
+pub(crate) struct Shape {
+    keys: &'static Keys,
+    /// One per name, or empty when none is known.
+    positions: &'static [Pos],
+    /// Where the set itself was written.
+    pub(crate) own: Pos,
+}
+
+impl Shape {
+    /// Number of attributes.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.keys.names.len()
+    }
+
+    /// The names, sorted by symbol.
+    #[inline]
+    pub(crate) fn names(&self) -> &'static [Symbol] {
+        self.keys.names
+    }
+
+    /// Where attribute `i` was defined.
+    #[inline]
+    pub(crate) fn position(&self, i: usize) -> Pos {
+        self.positions.get(i).copied().unwrap_or(Pos::NONE)
+    }
+
+    /// The index of a name.
+    #[inline]
+    pub(crate) fn find(&self, name: Symbol) -> Option<usize> {
+        find_name(self.keys.names, name)
+    }
+
+    /// The order of names as text: indexes into the values.
+    pub(crate) fn by_name(&self, heap: &Heap, symbols: &SymbolTable) -> &'static [u32] {
+        self.keys.by_name.get_or_init(|| {
+            let mut order: Vec<u32> = (0..to_u32(self.len())).collect();
+            order.sort_by_key(|i| symbols.name(self.keys.names[to_usize(*i)]));
+            heap.keep_slice(&order)
+        })
+    }
+
+    /// The same names without positions.
+    pub(crate) fn bare(&'static self, heap: &Heap) -> &'static Self {
+        if self.positions.is_empty() && !self.own.is_some() {
+            return self;
+        }
+        self.keys.bare.get_or_init(|| {
+            heap.keep(Self {
+                keys: self.keys,
+                positions: &[],
+                own: Pos::NONE,
+            })
+        })
+    }
+}
+
+#[inline]
+fn find_name(names: &[Symbol], name: Symbol) -> Option<usize> {
+    if names.len() <= SCAN_MAX {
+        return names.iter().position(|n| *n == name);
+    }
+    names.binary_search(&name).ok()
+}
+
+/// An attribute set.
+#[derive(Clone, Copy)]
+pub(crate) struct SetRef(pub(super) Obj);
+
+/// A set with its columns at hand.
+#[derive(Clone, Copy)]
+pub(crate) struct FlatSet {
+    pub(crate) shape: &'static Shape,
+    pub(crate) values: &'static [Value],
+}
+
+impl FlatSet {
+    /// Names, values and positions, sorted by symbol.
+    pub(crate) fn iter(self) -> impl Iterator<Item = (Symbol, Value, Pos)> {
+        let Self { shape, values } = self;
+        shape
+            .names()
+            .iter()
+            .zip(values)
+            .enumerate()
+            .map(move |(i, (n, v))| (*n, *v, shape.position(i)))
+    }
+
+    /// Names, values and positions, sorted by name as text.
+    pub(crate) fn sorted(
+        self,
+        heap: &Heap,
+        symbols: &SymbolTable,
+    ) -> impl Iterator<Item = (Symbol, Value, Pos)> + use<> {
+        let Self { shape, values } = self;
+        shape.by_name(heap, symbols).iter().map(move |i| {
+            let i = to_usize(*i);
+            (shape.names()[i], values[i], shape.position(i))
+        })
+    }
+}
+
+impl SetRef {
+    /// Number of attributes.
+    #[inline]
+    pub(crate) fn len(self) -> usize {
+        match self.parts() {
+            Some((shape, _)) => shape.len(),
+            None => self.layers().2,
+        }
+    }
+
+    /// Value and place of an attribute.
+    #[inline]
+    pub(crate) fn get(self, name: Symbol) -> Option<(Value, Pos)> {
+        let mut set = self;
+        loop {
+            if let Some((shape, values)) = set.parts() {
+                let i = shape.find(name)?;
+                return Some((values[i], shape.position(i)));
+            }
+            if let Some(flat) = set.flat_if_made() {
+                set = flat;
+                continue;
+            }
+            let (base, top, _) = set.layers();
+            if let Some((shape, values)) = top.parts()
+                && let Some(i) = shape.find(name)
+            {
+                return Some((values[i], shape.position(i)));
+            }
+            set = base;
+        }
+    }
+
+    /// The value of an attribute.
+    #[inline]
+    pub(crate) fn value_of(self, name: Symbol) -> Option<Value> {
+        self.get(name).map(|(v, _)| v)
+    }
+
+    /// Shape and values, if the set is flat.
+    #[inline]
+    pub(crate) fn as_flat(self) -> Option<FlatSet> {
+        self.parts().map(|(shape, values)| FlatSet { shape, values })
+    }
+
+    fn flat_if_made(self) -> Option<Self> {
+        Self::from_bits(self.flat_cell().load(Ordering::Acquire))
+    }
+
+    /// Where the set itself was written, if one literal made it.
+    pub(crate) fn own_pos(self) -> Pos {
+        self.parts().map_or(Pos::NONE, |(shape, _)| shape.own)
+    }
+
+    fn depth(self) -> usize {
+        let (mut set, mut depth) = (self, 0);
+        while set.parts().is_none() && set.flat_if_made().is_none() {
+            depth += 1;
+            set = set.layers().0;
+        }
+        depth
+    }
+}
+
+/// How two shapes merge: the result, and for each of its values which side has it and where.
+#[derive(Clone, Copy)]
+struct Plan {
+    shape: &'static Shape,
+    /// Index, shifted left, and 1 for the right side.
+    source: &'static [u32],
+}
+
+/// What the heap remembers about shapes.
+#[derive(Default)]
+pub(super) struct Shapes {
+    plans: FxHashMap<(usize, usize), Plan>,
+    keys: FxHashMap<&'static [Symbol], &'static Keys>,
+}
+
+/// An attribute on its way into a set.
+pub(crate) type Attr = (Symbol, Value, Pos);
+
+impl Heap {
+    fn new_keys(&self, names: &[Symbol]) -> &'static Keys {
+        let share = names.len() <= INTERN_MAX;
+        if share && let Some(keys) = self.shapes().borrow().keys.get(names) {
+            return keys;
+        }
+        let names = self.keep_slice(names);
+        let keys = self.keep(Keys {
+            names,
+            by_name: OnceCell::new(),
+            bare: OnceCell::new(),
+        });
+        if share {
+            self.shapes().borrow_mut().keys.insert(names, keys);
+        }
+        keys
+    }
+
+    /// A shape of sorted, unique names; `positions` is empty or one per name.
+    pub(crate) fn shape(&self, names: &[Symbol], positions: &[Pos], own: Pos) -> &'static Shape {
+        debug_assert!(names.is_sorted() && (positions.is_empty() || positions.len() == names.len()));
+        let keys = self.new_keys(names);
+        if !own.is_some() && positions.iter().all(|p| !p.is_some()) {
+            return keys.bare.get_or_init(|| {
+                self.keep(Shape {
+                    keys,
+                    positions: &[],
+                    own,
+                })
+            });
+        }
+        let positions = self.keep_slice(positions);
+        self.keep(Shape { keys, positions, own })
+    }
+
+    /// The empty set.
+    pub(crate) fn empty_set(&self) -> Value {
+        self.set(self.shape(&[], &[], Pos::NONE), &[])
+    }
+
+    /// A set of attributes in any order; of doubles the first stays.
+    pub(crate) fn set_of(&self, mut attrs: Vec<Attr>) -> Value {
+        attrs.sort_by_key(|a| a.0);
+        attrs.dedup_by_key(|a| a.0);
+        self.set_of_sorted(&attrs)
+    }
+
+    /// A set of attributes sorted by symbol, without doubles.
+    pub(crate) fn set_of_sorted(&self, attrs: &[Attr]) -> Value {
+        let names: Vec<Symbol> = attrs.iter().map(|a| a.0).collect();
+        let positions: Vec<Pos> = attrs.iter().map(|a| a.2).collect();
+        let shape = self.shape(&names, &positions, Pos::NONE);
+        self.set_with(shape, |i| attrs[i].1)
+    }
+
+    /// A set without some attributes it has; `names` is sorted.
+    pub(crate) fn without(&self, set: SetRef, names: &[Symbol]) -> Value {
+        let flat = self.flat(set);
+        let kept: Vec<usize> = (0..flat.values.len())
+            .filter(|i| names.binary_search(&flat.shape.names()[*i]).is_err())
+            .collect();
+        let names: Vec<Symbol> = kept.iter().map(|i| flat.shape.names()[*i]).collect();
+        let positions: Vec<Pos> = kept.iter().map(|i| flat.shape.position(*i)).collect();
+        let shape = self.shape(&names, &positions, Pos::NONE);
+        self.set_with(shape, |i| flat.values[kept[i]])
+    }
+
+    /// Shape and values of any set; a layered set is flattened once.
+    #[inline]
+    pub(crate) fn flat(&self, set: SetRef) -> FlatSet {
+        set.as_flat().unwrap_or_else(|| self.flatten(set))
+    }
+
+    fn flatten(&self, set: SetRef) -> FlatSet {
+        if let Some(flat) = set.flat_if_made().and_then(SetRef::as_flat) {
+            return flat;
+        }
+        let mut tops = Vec::new();
+        let mut base = set;
+        let base = loop {
+            if let Some(flat) = base
+                .as_flat()
+                .or_else(|| base.flat_if_made().and_then(SetRef::as_flat))
+            {
+                break flat;
+            }
+            let (below, top, _) = base.layers();
+            tops.push(self.flat(top));
+            base = below;
+        };
+        let Some(mut top) = tops.pop() else { return base };
+        while let Some(upper) = tops.pop() {
+            top = self.merge(top, upper);
+        }
+        let merged = self.merge_set(base, top);
+        set.flat_cell().store(merged.value().bits(), Ordering::Release);
+        self.flat(merged)
+    }
+
+    /// `a // b`.
+    pub(crate) fn update(&self, a: SetRef, b: SetRef) -> Value {
+        let (a_len, b_len) = (a.len(), b.len());
+        if b_len == 0 {
+            return a.value();
+        }
+        if a_len == 0 {
+            return b.value();
+        }
+        if a_len >= BASE_MIN && b_len <= TOP_MAX && b_len * 2 <= a_len && a.depth() < LAYERS_MAX {
+            let top = self.flat(b);
+            let new = top.shape.names().iter().filter(|n| a.get(**n).is_none()).count();
+            return self.layered(a_len + new, a.value(), self.top_set(b, top));
+        }
+        self.merge_set(self.flat(a), self.flat(b)).value()
+    }
+
+    fn top_set(&self, set: SetRef, flat: FlatSet) -> Value {
+        if set.as_flat().is_some() {
+            set.value()
+        } else {
+            self.set(flat.shape, flat.values)
+        }
+    }
+
+    fn merge(&self, a: FlatSet, b: FlatSet) -> FlatSet {
+        self.flat(self.merge_set(a, b))
+    }
+
+    fn merge_set(&self, a: FlatSet, b: FlatSet) -> SetRef {
+        let id = |s: &'static Shape| std::ptr::from_ref(s).addr();
+        let key = (id(a.shape), id(b.shape));
+        let remembered = a.values.len() + b.values.len() <= PLAN_MAX;
+        if remembered {
+            let known = self.shapes().borrow().plans.get(&key).copied();
+            let plan = known.unwrap_or_else(|| {
+                let new = self.make_plan(a.shape, b.shape);
+                let plan = Plan {
+                    shape: new.shape,
+                    source: self.keep_slice(&new.source),
+                };
+                self.shapes().borrow_mut().plans.insert(key, plan);
+                plan
+            });
+            return self.run_plan(plan.shape, plan.source, a, b);
+        }
+        let new = self.make_plan(a.shape, b.shape);
+        self.run_plan(new.shape, &new.source, a, b)
+    }
+
+    fn run_plan(&self, shape: &'static Shape, source: &[u32], a: FlatSet, b: FlatSet) -> SetRef {
+        let value = self.set_with(shape, |i| {
+            let from = source[i];
+            let side = if from & 1 == 1 { b.values } else { a.values };
+            side[to_usize(from >> 1)]
+        });
+        SetRef(value.obj())
+    }
+
+    fn make_plan(&self, a: &'static Shape, b: &'static Shape) -> NewPlan {
+        let (an, bn) = (a.names(), b.names());
+        let (mut names, mut positions) = (Vec::with_capacity(an.len() + bn.len()), Vec::new());
+        let mut source = Vec::with_capacity(an.len() + bn.len());
+        let (mut i, mut j) = (0, 0);
+        while i < an.len() || j < bn.len() {
+            let right = j < bn.len() && (i >= an.len() || bn[j] <= an[i]);
+            if right {
+                i += usize::from(i < an.len() && an[i] == bn[j]);
+                names.push(bn[j]);
+                positions.push(b.position(j));
+                source.push((to_u32(j) << 1) | 1);
+                j += 1;
+            } else {
+                names.push(an[i]);
+                positions.push(a.position(i));
+                source.push(to_u32(i) << 1);
+                i += 1;
+            }
+        }
+        NewPlan {
+            shape: self.shape(&names, &positions, Pos::NONE),
+            source,
+        }
+    }
+}
+
+struct NewPlan {
+    shape: &'static Shape,
+    source: Vec<u32>,
+}
+
+/// The cell the heap keeps its shapes in.
+pub(super) type ShapeCell = RefCell<Shapes>;

@@ -1,0 +1,298 @@
+//! The only door to the world: [`EvalIo`].
+//!
+//! Everything an evaluation reads or does outside itself is a call of this trait, so that it can be logged, restricted,
+//! answered from memory or parked. Calls may block; `realise` and `fetch` may block for long, and only the evaluation that
+//! made them.
+
+mod fs;
+mod memory;
+mod nar;
+
+pub use fs::{AccessRules, FsIo};
+pub use memory::MemoryIo;
+pub use nar::hash_tree;
+
+use igloo_status::Code;
+use nix_compat::derivation::Derivation;
+use nix_compat::hash::NixHash;
+use nix_compat::store_path::{StoreDir, StorePath};
+
+use crate::heap::context::ContextElem;
+
+/// What stands at a path, itself (not what a symlink points to).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileType {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// Anything else.
+    Unknown,
+}
+
+/// How the content of a path becomes a store path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IngestMethod {
+    /// The file's bytes are hashed.
+    Flat,
+    /// The NAR of the tree is hashed.
+    Nar,
+}
+
+/// Decides whether an entry of a tree is imported: path and type.
+pub type PathFilter<'a> = dyn FnMut(&[u8], FileType) -> Result<bool, IoError> + 'a;
+
+/// A request to make a store path of a file or tree.
+pub struct ImportPath<'a> {
+    /// Absolute path of the file or tree.
+    pub path: &'a [u8],
+    /// Name of the store path.
+    pub name: &'a str,
+    /// How it is hashed.
+    pub method: IngestMethod,
+    /// Which entries are taken; all when absent.
+    pub filter: Option<&'a mut PathFilter<'a>>,
+    /// What the hash must be.
+    pub expected: Option<&'a NixHash>,
+}
+
+/// What to fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchRequest {
+    /// One file.
+    Url {
+        /// Where from.
+        url: String,
+        /// Name of the store path.
+        name: String,
+        /// SHA-256 of the file.
+        sha256: Option<NixHash>,
+    },
+    /// An archive, unpacked.
+    Tarball {
+        /// Where from.
+        url: String,
+        /// Name of the store path.
+        name: String,
+        /// SHA-256 of the tree's NAR.
+        sha256: Option<NixHash>,
+    },
+    /// A tree by fetcher attributes (`fetchTree`, `fetchGit`, `fetchMercurial`).
+    Tree {
+        /// The attributes, `type` among them.
+        attrs: Vec<(String, FetchAttr)>,
+    },
+}
+
+/// A fetcher attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchAttr {
+    /// Text.
+    String(String),
+    /// A number.
+    Int(u64),
+    /// A truth value.
+    Bool(bool),
+}
+
+/// What was fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Where it is in the store.
+    pub path: StorePath,
+    /// What is known of it (`rev`, `lastModified`, `narHash`, …).
+    pub attrs: Vec<(String, FetchAttr)>,
+}
+
+/// Something the evaluation says while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// `builtins.trace`.
+    Trace(String),
+    /// `builtins.warn`, rendered.
+    EvaluationWarning(String),
+    /// A warning of the evaluator, rendered.
+    Warning(String),
+}
+
+/// The world, as an evaluation sees it.
+///
+/// Paths are absolute and canonical. A path below the store directory may be one that `realise` or `fetch` made.
+pub trait EvalIo {
+    /// The store directory.
+    fn store_dir(&self) -> &StoreDir;
+
+    /// The bytes of a file; follows a symlink at the end.
+    ///
+    /// # Errors
+    /// When there is no such file, it is not readable, or it may not be read.
+    fn read_file(&self, path: &[u8]) -> Result<Vec<u8>, IoError>;
+
+    /// What is at a path; `None` when nothing is.
+    ///
+    /// # Errors
+    /// When the path may not be looked at.
+    fn file_type(&self, path: &[u8]) -> Result<Option<FileType>, IoError>;
+
+    /// Where a symlink points.
+    ///
+    /// # Errors
+    /// When it is no symlink or may not be read.
+    fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, IoError>;
+
+    /// Names and types of a directory's entries, in any order.
+    ///
+    /// # Errors
+    /// When it is no directory or may not be read.
+    fn read_dir(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, FileType)>, IoError>;
+
+    /// An environment variable.
+    fn env(&self, name: &[u8]) -> Option<Vec<u8>>;
+
+    /// Makes a store path of a file or tree.
+    ///
+    /// # Errors
+    /// When it cannot be read or hashed, its filter fails, or its hash is not the expected one.
+    fn import_path(&self, request: ImportPath<'_>) -> Result<StorePath, IoError>;
+
+    /// Makes a store path of a text with references.
+    ///
+    /// # Errors
+    /// When the name is no store path name or the store refuses it.
+    fn add_text(&self, name: &str, text: &[u8], references: &[StorePath]) -> Result<StorePath, IoError>;
+
+    /// Takes a derivation; called once for each, in the order of instantiation, inputs first.
+    ///
+    /// # Errors
+    /// When the store refuses it.
+    fn write_derivation(&self, path: &StorePath, derivation: &Derivation) -> Result<(), IoError>;
+
+    /// A derivation that is in the store.
+    ///
+    /// # Errors
+    /// When it is not there or is damaged.
+    fn read_derivation(&self, path: &StorePath) -> Result<Derivation, IoError>;
+
+    /// Whether a store path is there.
+    fn is_valid_path(&self, path: &StorePath) -> bool;
+
+    /// References of a store path.
+    ///
+    /// # Errors
+    /// When nothing is known of it.
+    fn references(&self, path: &StorePath) -> Result<Vec<StorePath>, IoError>;
+
+    /// Makes everything in a context exist: outputs are built, paths fetched.
+    ///
+    /// Returns replacements for placeholders of outputs whose paths were unknown.
+    ///
+    /// # Errors
+    /// When a build fails or building is not possible.
+    fn realise(&self, context: &[ContextElem]) -> Result<Vec<(String, String)>, IoError>;
+
+    /// Fetches something.
+    ///
+    /// # Errors
+    /// When it cannot be had or has the wrong hash.
+    fn fetch(&self, request: &FetchRequest) -> Result<Fetched, IoError>;
+
+    /// A path for a search path entry that is a URL or of a special scheme; `None` when it is neither.
+    ///
+    /// # Errors
+    /// When it is one and cannot be had.
+    fn resolve_search_path(&self, entry: &str) -> Result<Option<Vec<u8>>, IoError> {
+        let _ = entry;
+        Ok(None)
+    }
+
+    /// Hears what the evaluation says.
+    fn notice(&self, notice: Notice);
+}
+
+/// Why a call of the world failed. The message is what the user reads, in Nix's words where Nix has some.
+#[derive(Debug, thiserror::Error)]
+pub enum IoError {
+    /// Nothing is at the path.
+    #[error("path '{path}' does not exist")]
+    NotFound {
+        /// The path.
+        path: String,
+    },
+    /// Something else is at the path.
+    #[error("'{path}' is not a {wanted}")]
+    WrongType {
+        /// The path.
+        path: String,
+        /// What was wanted.
+        wanted: &'static str,
+    },
+    /// The mode of the evaluation forbids it.
+    #[error("access to absolute path '{path}' is forbidden {why}")]
+    Forbidden {
+        /// The path.
+        path: String,
+        /// In which mode.
+        why: &'static str,
+    },
+    /// The system refused.
+    #[error("cannot read '{path}': {source}")]
+    System {
+        /// The path.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A store path is not there.
+    #[error("path '{path}' is not valid")]
+    InvalidPath {
+        /// The store path.
+        path: String,
+    },
+    /// This world cannot do it.
+    #[error("{what}")]
+    Unsupported {
+        /// What was asked, and what to do instead.
+        what: String,
+    },
+    /// A build failed.
+    #[error("{what}")]
+    Build {
+        /// What failed.
+        what: String,
+    },
+    /// A fetch failed.
+    #[error("{what}")]
+    Fetch {
+        /// What failed.
+        what: String,
+    },
+    /// Content is not what was promised.
+    #[error("{what}")]
+    Mismatch {
+        /// What differs.
+        what: String,
+    },
+    /// The filter of an import failed; the evaluator knows why.
+    #[error("the path filter failed")]
+    Filter,
+}
+
+impl IoError {
+    /// The class of failure shared by all parts of igloo.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::NotFound { .. } | Self::InvalidPath { .. } => Code::NotFound,
+            Self::WrongType { .. } | Self::Filter => Code::FailedPrecondition,
+            Self::Forbidden { .. } => Code::PermissionDenied,
+            Self::System { .. } => Code::Unknown,
+            Self::Unsupported { .. } => Code::Unimplemented,
+            Self::Build { .. } => Code::Aborted,
+            Self::Fetch { .. } => Code::Unavailable,
+            Self::Mismatch { .. } => Code::DataLoss,
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Values as text: as `nix-instantiate --eval` prints them, as messages quote them, as JSON and as XML.
+
+mod ambiguous;
+mod json;
+mod pretty;
+mod xml;

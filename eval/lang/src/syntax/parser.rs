@@ -1,0 +1,730 @@
+//! Parser: recursive descent for the statements of Nix's grammar, precedence climbing for its operators.
+//!
+//! Invariants
+//! - recursion is bounded by [`DEPTH_MAX`]; deeper nesting is an error, as in Nix, whose parser stack is bounded too;
+//! - the first error ends the parse, worded as Nix's grammar words it (`src/libexpr/parser.y`).
+
+use super::ast::{
+    Ast, AttrName, BinOp, CallOp, DefKind, Expr, ExprId, Formal, Formals, Lambda, PathId, Select,
+};
+use super::lexer::Lexer;
+use super::token::{Tok, Token};
+use crate::num::to_usize;
+use crate::settings::{LintLevel, ParseSettings};
+use crate::symbol::{Symbol, SymbolTable, sym};
+
+/// How deeply expressions may nest.
+pub(crate) const DEPTH_MAX: u32 = 10_000;
+
+/// Why a text is not an expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SyntaxError {
+    pub(crate) message: String,
+    /// Byte offset plus one; 0 when the error has no place.
+    pub(crate) at: u32,
+}
+
+/// Something a lint has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Warning {
+    pub(crate) message: String,
+    pub(crate) at: u32,
+}
+
+pub(super) type P<T> = Result<T, SyntaxError>;
+
+/// A parsed text: its nodes, the root, and what the lints said.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    pub(crate) ast: Ast,
+    pub(crate) root: ExprId,
+    pub(crate) warnings: Vec<Warning>,
+}
+
+/// Parses one expression.
+pub(crate) fn parse(text: &[u8], symbols: &mut SymbolTable, settings: &ParseSettings) -> P<Parsed> {
+    let lexer = Lexer { text };
+    let tok = lexer.next(0);
+    let ast = Ast::default();
+    let mut parser = Parser {
+        lexer,
+        tok,
+        ast,
+        symbols,
+        settings,
+        warnings: Vec::new(),
+        depth: 0,
+    };
+    let root = parser.expr()?;
+    if parser.tok.tok != Tok::End {
+        return Err(parser.unexpected(&[Tok::End]));
+    }
+    Ok(Parsed {
+        ast: parser.ast,
+        root,
+        warnings: parser.warnings,
+    })
+}
+
+pub(super) struct Parser<'t, 's> {
+    pub(super) lexer: Lexer<'t>,
+    pub(super) tok: Token,
+    pub(super) ast: Ast,
+    pub(super) symbols: &'s mut SymbolTable,
+    settings: &'s ParseSettings,
+    warnings: Vec<Warning>,
+    depth: u32,
+}
+
+/// Binding strength and shape of a binary operator.
+#[derive(Clone, Copy)]
+struct Infix {
+    power: u8,
+    /// Least power of an operator in the right operand.
+    right: u8,
+    nonassoc: bool,
+}
+
+const fn infix(tok: Tok) -> Option<Infix> {
+    let (power, right, nonassoc) = match tok {
+        Tok::Impl => (1, 1, false),
+        Tok::OrOr => (2, 3, false),
+        Tok::AndAnd => (3, 4, false),
+        Tok::Eq | Tok::Neq => (4, 5, true),
+        Tok::Byte(b'<' | b'>') | Tok::Leq | Tok::Geq => (5, 6, true),
+        Tok::Update => (6, 6, false),
+        Tok::Byte(b'+' | b'-') => (8, 9, false),
+        Tok::Byte(b'*' | b'/') => (9, 10, false),
+        Tok::Concat => (10, 10, false),
+        Tok::Byte(b'?') => (11, 12, false),
+        _ => return None,
+    };
+    Some(Infix {
+        power,
+        right,
+        nonassoc,
+    })
+}
+
+const NOT_POWER: u8 = 7;
+const NEGATE_POWER: u8 = 12;
+const ATTR_START: [Tok; 4] = [Tok::Id, Tok::Or, Tok::DollarCurly, Tok::Quote];
+
+impl Parser<'_, '_> {
+    pub(super) fn advance(&mut self) {
+        self.tok = self.lexer.next(self.tok.end);
+    }
+
+    pub(super) const fn at(&self) -> u32 {
+        self.tok.start + 1
+    }
+
+    pub(super) fn error<T>(&self, message: impl Into<String>, at: u32) -> P<T> {
+        Err(SyntaxError {
+            message: message.into(),
+            at,
+        })
+    }
+
+    /// Nix's "syntax error, unexpected …": the expected tokens are named when there are at most four.
+    pub(super) fn unexpected(&self, expected: &[Tok]) -> SyntaxError {
+        let mut message = format!("syntax error, unexpected {}", self.tok.tok.describe());
+        for (i, tok) in expected.iter().enumerate() {
+            message.push_str(if i == 0 { ", expecting " } else { " or " });
+            message.push_str(&tok.describe());
+        }
+        if let Tok::Invalid = self.tok.tok
+            && self.lexer.slice(self.tok).contains(&0)
+        {
+            message = format!(
+                "syntax error, unexpected end of file{}",
+                &message[40.min(message.len())..]
+            );
+        }
+        SyntaxError {
+            message,
+            at: self.at(),
+        }
+    }
+
+    pub(super) fn expect(&mut self, tok: Tok, expected: &[Tok]) -> P<()> {
+        if self.tok.tok != tok {
+            return Err(self.unexpected(expected));
+        }
+        self.advance();
+        Ok(())
+    }
+
+    pub(super) fn intern_token(&mut self) -> Symbol {
+        let name = self.lexer.slice(self.tok);
+        self.symbols.intern(name)
+    }
+
+    fn enter(&mut self) -> P<()> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return self.error("memory exhausted", self.at());
+        }
+        Ok(())
+    }
+
+    /// `expr`: functions, `let`, `with`, `assert`, `if`, pipes and operators.
+    pub(super) fn expr(&mut self) -> P<ExprId> {
+        self.enter()?;
+        let result = self.expr_function();
+        self.depth -= 1;
+        result
+    }
+
+    fn expr_function(&mut self) -> P<ExprId> {
+        let at = self.at();
+        match self.tok.tok {
+            Tok::Id => {
+                let after = self.lexer.skip_space(to_usize(self.tok.end));
+                match self.lexer.at(after) {
+                    b':' => self.simple_lambda(at),
+                    b'@' => self.named_formals(at),
+                    _ => self.pipes(),
+                }
+            }
+            Tok::Byte(b'{') if self.lexer.starts_formals(to_usize(self.tok.start)) => self.formals_lambda(at),
+            Tok::Assert => {
+                self.advance();
+                let condition = self.expr()?;
+                self.expect(Tok::Byte(b';'), &[Tok::Byte(b';')])?;
+                let body = self.expr()?;
+                Ok(self.ast.add(Expr::Assert(condition, body), at))
+            }
+            Tok::With => {
+                self.advance();
+                let attrs = self.expr()?;
+                self.expect(Tok::Byte(b';'), &[Tok::Byte(b';')])?;
+                let body = self.expr()?;
+                Ok(self.ast.add(Expr::With(attrs, body), at))
+            }
+            Tok::Let if !self.let_brace() => self.let_in(at),
+            Tok::If => self.if_then_else(at),
+            _ => self.pipes(),
+        }
+    }
+
+    fn let_brace(&self) -> bool {
+        self.lexer.at(self.lexer.skip_space(to_usize(self.tok.end))) == b'{'
+    }
+
+    fn let_in(&mut self, at: u32) -> P<ExprId> {
+        self.advance();
+        let attrs = self.bindings(Tok::In)?;
+        self.expect(Tok::In, &[Tok::Inherit, Tok::In])?;
+        let body = self.expr()?;
+        if !self.ast.attrs[to_usize(attrs)].dynamic.is_empty() {
+            return self.error("dynamic attributes not allowed in let", at);
+        }
+        Ok(self.ast.add(Expr::Let(attrs, body), at))
+    }
+
+    fn if_then_else(&mut self, at: u32) -> P<ExprId> {
+        self.advance();
+        let condition = self.expr()?;
+        self.expect(Tok::Then, &[Tok::Then])?;
+        let then = self.expr()?;
+        self.expect(Tok::Else, &[Tok::Else])?;
+        let otherwise = self.expr()?;
+        let parts = self.ast.add_if([condition, then, otherwise]);
+        Ok(self.ast.add(Expr::If(parts), at))
+    }
+
+    fn simple_lambda(&mut self, at: u32) -> P<ExprId> {
+        let arg = self.intern_token();
+        self.advance();
+        self.advance();
+        self.lambda(at, Some(arg), None)
+    }
+
+    fn named_formals(&mut self, at: u32) -> P<ExprId> {
+        let arg = self.intern_token();
+        self.advance();
+        self.advance();
+        if self.tok.tok != Tok::Byte(b'{') {
+            return Err(self.unexpected(&[Tok::Byte(b'{')]));
+        }
+        let formals = self.formals(at, Some(arg))?;
+        self.expect(Tok::Byte(b':'), &[Tok::Byte(b':')])?;
+        self.lambda(at, Some(arg), Some(formals))
+    }
+
+    fn formals_lambda(&mut self, at: u32) -> P<ExprId> {
+        let mut formals = self.formal_list()?;
+        let mut arg = None;
+        if self.tok.tok == Tok::Byte(b'@') {
+            self.advance();
+            if self.tok.tok != Tok::Id {
+                return Err(self.unexpected(&[Tok::Id]));
+            }
+            arg = Some(self.intern_token());
+            self.advance();
+        }
+        self.expect(Tok::Byte(b':'), &[Tok::Byte(b':'), Tok::Byte(b'@')])?;
+        self.check_formals(&mut formals, arg, at)?;
+        self.lambda(at, arg, Some(formals))
+    }
+
+    fn lambda(&mut self, at: u32, arg: Option<Symbol>, formals: Option<Formals>) -> P<ExprId> {
+        let body = self.expr()?;
+        let lambda = self.ast.add_lambda(Lambda {
+            arg,
+            formals,
+            body,
+            name: None,
+        });
+        Ok(self.ast.add(Expr::Lambda(lambda), at))
+    }
+
+    fn formals(&mut self, at: u32, arg: Option<Symbol>) -> P<Formals> {
+        let mut formals = self.formal_list()?;
+        self.check_formals(&mut formals, arg, at)?;
+        Ok(formals)
+    }
+
+    fn formal_list(&mut self) -> P<Formals> {
+        let mut formals = Formals {
+            list: Vec::new(),
+            ellipsis: false,
+        };
+        self.advance();
+        loop {
+            match self.tok.tok {
+                Tok::Byte(b'}') => break,
+                Tok::Ellipsis => {
+                    formals.ellipsis = true;
+                    self.advance();
+                    if self.tok.tok != Tok::Byte(b'}') {
+                        return Err(self.unexpected(&[Tok::Byte(b'}')]));
+                    }
+                    break;
+                }
+                Tok::Id => formals.list.push(self.formal()?),
+                _ => return Err(self.unexpected(&[Tok::Id, Tok::Ellipsis, Tok::Byte(b'}')])),
+            }
+            match self.tok.tok {
+                Tok::Byte(b',') => self.advance(),
+                Tok::Byte(b'}') => {}
+                _ => return Err(self.unexpected(&[Tok::Byte(b'}'), Tok::Byte(b',')])),
+            }
+        }
+        self.advance();
+        Ok(formals)
+    }
+
+    fn formal(&mut self) -> P<Formal> {
+        let at = self.at();
+        let name = self.intern_token();
+        self.advance();
+        let mut default = None;
+        if self.tok.tok == Tok::Byte(b'?') {
+            self.advance();
+            default = Some(self.expr()?);
+        }
+        Ok(Formal { name, default, at })
+    }
+
+    /// Orders the formals by symbol and refuses doubles; of several, Nix reports the least symbol's second place.
+    fn check_formals(&self, formals: &mut Formals, arg: Option<Symbol>, at: u32) -> P<()> {
+        formals.list.sort_by_key(|f| (f.name, f.at));
+        let double = formals
+            .list
+            .windows(2)
+            .find(|w| w[0].name == w[1].name)
+            .map(|w| (w[1].name, w[1].at));
+        let clash = arg
+            .filter(|a| formals.list.iter().any(|f| f.name == *a))
+            .map(|a| (a, at));
+        if let Some((name, at)) = double.or(clash) {
+            let name = self.symbols.text(name);
+            return self.error(format!("duplicate formal function argument '{name}'"), at);
+        }
+        Ok(())
+    }
+
+    fn require_pipes(&self) -> P<()> {
+        if self.settings.pipe_operators {
+            return Ok(());
+        }
+        let feature = "pipe-operators";
+        let text = format!(
+            "experimental Nix feature '{feature}' is disabled; add '--extra-experimental-features {feature}' to enable it"
+        );
+        self.error(text, self.at())
+    }
+
+    fn pipes(&mut self) -> P<ExprId> {
+        let mut left = self.operators(0)?;
+        match self.tok.tok {
+            Tok::PipeFrom => {
+                let mut stack = Vec::new();
+                while self.tok.tok == Tok::PipeFrom {
+                    self.require_pipes()?;
+                    stack.push((left, self.at()));
+                    self.advance();
+                    left = self.operators(0)?;
+                }
+                while let Some((f, at)) = stack.pop() {
+                    left = self.call(at, f, left);
+                }
+            }
+            Tok::PipeInto => {
+                while self.tok.tok == Tok::PipeInto {
+                    self.require_pipes()?;
+                    let at = self.at();
+                    self.advance();
+                    let f = self.operators(0)?;
+                    left = self.call(at, f, left);
+                }
+            }
+            _ => {}
+        }
+        Ok(left)
+    }
+
+    /// `f arg`; an argument after a call joins that call.
+    fn call(&mut self, at: u32, f: ExprId, arg: ExprId) -> ExprId {
+        if let Expr::Call(inner, list) = self.ast.get(f) {
+            let mut args = self.ast.list(list).to_vec();
+            args.push(arg);
+            let list = self.ast.add_list(args.into_boxed_slice());
+            let at = self.ast.at(f);
+            return self.ast.add(Expr::Call(inner, list), at);
+        }
+        let list = self.ast.add_list(Box::new([arg]));
+        self.ast.add(Expr::Call(f, list), at)
+    }
+
+    /// Operators that bind at least as strongly as `least`.
+    fn operators(&mut self, least: u8) -> P<ExprId> {
+        let mut left = self.prefix()?;
+        let mut closed = u8::MAX;
+        while let Some(op) = infix(self.tok.tok) {
+            if op.power < least {
+                break;
+            }
+            if op.power == closed {
+                return Err(self.unexpected(&[]));
+            }
+            left = self.infix_operator(left, op)?;
+            closed = if op.nonassoc { op.power } else { u8::MAX };
+        }
+        Ok(left)
+    }
+
+    fn prefix(&mut self) -> P<ExprId> {
+        let at = self.at();
+        let (power, not) = match self.tok.tok {
+            Tok::Byte(b'!') => (NOT_POWER, true),
+            Tok::Byte(b'-') => (NEGATE_POWER, false),
+            _ => return self.application(),
+        };
+        self.enter()?;
+        self.advance();
+        let operand = self.operators(power)?;
+        self.depth -= 1;
+        if not {
+            let at = self.ast.at(operand);
+            return Ok(self.ast.add(Expr::Not(operand), at));
+        }
+        let zero = self.ast.add(Expr::Int(0), 0);
+        Ok(self.ast.add(Expr::Op(CallOp::Neg, zero, operand), at))
+    }
+
+    fn infix_operator(&mut self, left: ExprId, op: Infix) -> P<ExprId> {
+        let (tok, at) = (self.tok.tok, self.at());
+        self.advance();
+        if tok == Tok::Byte(b'?') {
+            let path = self.attr_path()?;
+            let base_at = self.ast.at(left);
+            return Ok(self.ast.add(Expr::HasAttr(left, path), base_at));
+        }
+        self.enter()?;
+        let right = self.operators(op.right)?;
+        self.depth -= 1;
+        let expr = match tok {
+            Tok::Impl => Expr::Bin(BinOp::Impl, left, right),
+            Tok::OrOr => Expr::Bin(BinOp::Or, left, right),
+            Tok::AndAnd => Expr::Bin(BinOp::And, left, right),
+            Tok::Eq => Expr::Bin(BinOp::Eq, left, right),
+            Tok::Neq => Expr::Bin(BinOp::Neq, left, right),
+            Tok::Update => Expr::Bin(BinOp::Update, left, right),
+            Tok::Concat => Expr::Bin(BinOp::Concat, left, right),
+            Tok::Leq => Expr::Op(CallOp::LessEq, left, right),
+            Tok::Geq => Expr::Op(CallOp::GreaterEq, left, right),
+            Tok::Byte(b'<') => Expr::Op(CallOp::Less, left, right),
+            Tok::Byte(b'>') => Expr::Op(CallOp::Greater, left, right),
+            Tok::Byte(b'-') => Expr::Op(CallOp::Sub, left, right),
+            Tok::Byte(b'*') => Expr::Op(CallOp::Mul, left, right),
+            Tok::Byte(b'/') => Expr::Op(CallOp::Div, left, right),
+            _ => Expr::Plus(left, right),
+        };
+        Ok(self.ast.add(expr, at))
+    }
+
+    const fn starts_simple(&self) -> bool {
+        matches!(
+            self.tok.tok,
+            Tok::Id
+                | Tok::Int
+                | Tok::Float
+                | Tok::Quote
+                | Tok::IndOpen
+                | Tok::Path
+                | Tok::HomePath
+                | Tok::SearchPath
+                | Tok::Uri
+                | Tok::Byte(b'(' | b'{' | b'[')
+                | Tok::Let
+                | Tok::Rec
+        )
+    }
+
+    fn application(&mut self) -> P<ExprId> {
+        let at = self.at();
+        let f = self.select()?;
+        if !self.starts_simple() {
+            return Ok(f);
+        }
+        let (f, mut args) = match self.ast.get(f) {
+            Expr::Call(inner, list) if self.ast.at(f) == at && self.is_cursed_or(list) => {
+                (inner, self.ast.list(list).to_vec())
+            }
+            _ => (f, Vec::new()),
+        };
+        while self.starts_simple() {
+            let arg = self.select()?;
+            args.push(arg);
+        }
+        let list = self.ast.add_list(args.into_boxed_slice());
+        Ok(self.ast.add(Expr::Call(f, list), at))
+    }
+
+    fn is_cursed_or(&self, list: u32) -> bool {
+        matches!(self.ast.list(list), [only] if matches!(self.ast.get(*only), Expr::Var(sym::or_)))
+    }
+
+    /// `expr_select`: a simple expression, with an attribute path, or applied to the variable `or`.
+    pub(super) fn select(&mut self) -> P<ExprId> {
+        let at = self.at();
+        let base = self.simple()?;
+        if self.tok.tok == Tok::Or {
+            let or_at = self.at();
+            self.advance();
+            let or = self.ast.add(Expr::Var(sym::or_), or_at);
+            let list = self.ast.add_list(Box::new([or]));
+            return Ok(self.ast.add(Expr::Call(base, list), at));
+        }
+        if self.tok.tok != Tok::Byte(b'.') {
+            return Ok(base);
+        }
+        self.advance();
+        let path = self.attr_path()?;
+        let mut default = None;
+        if self.tok.tok == Tok::Or {
+            self.advance();
+            self.enter()?;
+            default = Some(self.select()?);
+            self.depth -= 1;
+        }
+        let select = self.ast.add_select(Select { base, path, default });
+        Ok(self.ast.add(Expr::Select(select), at))
+    }
+
+    /// `attrpath`.
+    pub(super) fn attr_path(&mut self) -> P<PathId> {
+        let mut names = vec![self.attr_name()?];
+        while self.tok.tok == Tok::Byte(b'.') {
+            self.advance();
+            names.push(self.attr_name()?);
+        }
+        Ok(self.ast.add_path(names.into_boxed_slice()))
+    }
+
+    /// One name of an attribute path; a string without interpolation is a plain name.
+    pub(super) fn attr_name(&mut self) -> P<AttrName> {
+        let name = match self.tok.tok {
+            Tok::Id | Tok::Or => {
+                let name = self.intern_token();
+                self.advance();
+                return Ok(AttrName::Static(name));
+            }
+            Tok::Quote => self.string()?,
+            Tok::DollarCurly => {
+                self.advance();
+                let name = self.expr()?;
+                self.expect(Tok::Byte(b'}'), &[Tok::Byte(b'}')])?;
+                name
+            }
+            _ => return Err(self.unexpected(&ATTR_START)),
+        };
+        if let Expr::Str(s) = self.ast.get(name) {
+            let symbol = self.symbols.intern(&self.ast.strings[to_usize(s)]);
+            return Ok(AttrName::Static(symbol));
+        }
+        Ok(AttrName::Dynamic(name))
+    }
+
+    fn simple(&mut self) -> P<ExprId> {
+        let at = self.at();
+        let expr = match self.tok.tok {
+            Tok::Id => {
+                let name = self.intern_token();
+                self.advance();
+                let expr = if name == sym::cur_pos {
+                    Expr::CurPos
+                } else {
+                    Expr::Var(name)
+                };
+                return Ok(self.ast.add(expr, at));
+            }
+            Tok::Int => self.integer()?,
+            Tok::Float => self.float()?,
+            Tok::Quote => return self.string(),
+            Tok::IndOpen => return self.indented_string(),
+            Tok::Path | Tok::HomePath => return self.path(),
+            Tok::SearchPath => {
+                let text = self.lexer.slice(self.tok);
+                let inner: Box<[u8]> = text[1..text.len() - 1].into();
+                self.advance();
+                let string = self.ast.add_string(inner);
+                return Ok(self.ast.add(Expr::SearchPath(string), at));
+            }
+            Tok::Uri => self.uri(at)?,
+            Tok::Byte(b'(') => {
+                self.advance();
+                let inner = self.expr()?;
+                self.expect(Tok::Byte(b')'), &[Tok::Byte(b')')])?;
+                return Ok(inner);
+            }
+            Tok::Byte(b'{') => return self.set(at, false),
+            Tok::Rec => {
+                self.advance();
+                if self.tok.tok != Tok::Byte(b'{') {
+                    return Err(self.unexpected(&[Tok::Byte(b'{')]));
+                }
+                return self.set(at, true);
+            }
+            Tok::Let if self.let_brace() => {
+                self.advance();
+                let set = self.set(at, true)?;
+                let path = self.ast.add_path(Box::new([AttrName::Static(sym::body)]));
+                let select = self.ast.add_select(Select {
+                    base: set,
+                    path,
+                    default: None,
+                });
+                return Ok(self.ast.add(Expr::Select(select), at));
+            }
+            Tok::Byte(b'[') => return self.list_literal(at),
+            _ => return Err(self.unexpected(&[])),
+        };
+        self.advance();
+        Ok(self.ast.add(expr, 0))
+    }
+
+    fn set(&mut self, at: u32, recursive: bool) -> P<ExprId> {
+        self.enter()?;
+        self.advance();
+        let attrs = self.bindings(Tok::Byte(b'}'))?;
+        self.expect(Tok::Byte(b'}'), &[Tok::Inherit])?;
+        self.depth -= 1;
+        self.ast.attrs[to_usize(attrs)].recursive = recursive;
+        Ok(self.ast.add(Expr::Attrs(attrs), at))
+    }
+
+    fn list_literal(&mut self, at: u32) -> P<ExprId> {
+        self.enter()?;
+        self.advance();
+        let mut items = Vec::new();
+        while self.tok.tok != Tok::Byte(b']') {
+            items.push(self.select()?);
+        }
+        self.advance();
+        self.depth -= 1;
+        let list = self.ast.add_list(items.into_boxed_slice());
+        Ok(self.ast.add(Expr::List(list), at))
+    }
+
+    fn integer(&mut self) -> P<Expr> {
+        let text = String::from_utf8_lossy(self.lexer.slice(self.tok));
+        let Ok(value) = text.parse() else {
+            return self.error(format!("invalid integer '{text}'"), self.at());
+        };
+        Ok(Expr::Int(value))
+    }
+
+    fn float(&mut self) -> P<Expr> {
+        let text = String::from_utf8_lossy(self.lexer.slice(self.tok));
+        let value: f64 = text.parse().unwrap_or(f64::INFINITY);
+        let vanishes = value == 0.0
+            && text
+                .split(['e', 'E'])
+                .next()
+                .is_some_and(|m| m.contains(|c| ('1'..='9').contains(&c)));
+        if !value.is_finite() || vanishes || value.is_subnormal() {
+            return self.error(format!("invalid float '{text}'"), self.at());
+        }
+        Ok(Expr::Float(value))
+    }
+
+    fn uri(&mut self, at: u32) -> P<Expr> {
+        let text = self.lexer.slice(self.tok);
+        self.lint(
+            self.settings.lint_url_literals,
+            "lint-url-literals",
+            at,
+            |fatal| {
+                let how = if fatal { "disallowed" } else { "discouraged" };
+                let shown = String::from_utf8_lossy(text);
+                format!("URL literals are {how}. Consider using a string literal \"{shown}\" instead")
+            },
+        )?;
+        Ok(Expr::Str(self.ast.add_string(text.into())))
+    }
+
+    /// Reports what a lint found, as its level says.
+    fn lint(&mut self, level: LintLevel, name: &str, at: u32, text: impl Fn(bool) -> String) -> P<()> {
+        match level {
+            LintLevel::Ignore => Ok(()),
+            LintLevel::Warn => {
+                self.warnings.push(Warning {
+                    message: format!("{} ({name})", text(false)),
+                    at,
+                });
+                Ok(())
+            }
+            LintLevel::Fatal => self.error(format!("{} ({name})", text(true)), at),
+        }
+    }
+
+    /// The lints about path literals.
+    pub(super) fn lint_path(&mut self, literal: &[u8], at: u32) -> P<()> {
+        let shown = String::from_utf8_lossy(literal).into_owned();
+        match literal.first() {
+            Some(b'~') => {
+                self.lint(self.settings.lint_absolute_path_literals, "lint-absolute-path-literals", at, |_| {
+                    format!("home path literals are not portable. Consider replacing path literal '{shown}' by a string, relative path, or parameter")
+                })
+            }
+            Some(b'/') => {
+                self.lint(self.settings.lint_absolute_path_literals, "lint-absolute-path-literals", at, |_| {
+                    format!("absolute path literals are not portable. Consider replacing path literal '{shown}' by a string, relative path, or parameter")
+                })
+            }
+            Some(b'.') | None => Ok(()),
+            Some(_) => self.lint(self.settings.lint_short_path_literals, "lint-short-path-literals", at, |_| {
+                format!("relative path literal '{shown}' should be prefixed with '.' for clarity: './{shown}'")
+            }),
+        }
+    }
+
+    /// The kind of a plain definition.
+    pub(super) const fn plain(value: ExprId) -> DefKind {
+        DefKind::Plain(value)
+    }
+}
