@@ -223,54 +223,46 @@ impl<'t> Lexer<'t> {
 
     /// The inside of a string and its closing quote.
     fn string(&mut self) -> Result<Cow<'t, str>, Wrong> {
-        let text = self.text;
-        let mut owned: Option<Vec<u8>> = None;
+        let mut owned: Option<String> = None;
         loop {
-            let start = self.position;
-            self.plain();
-            let run = &text[start..self.position];
+            let run = self.plain();
             match self.take() {
                 Some(b'"') => {
                     return Ok(match owned {
-                        None => String::from_utf8_lossy(run),
-                        Some(mut bytes) => {
-                            bytes.extend_from_slice(run);
-                            Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
-                        }
+                        None => Cow::Borrowed(run),
+                        Some(before) => Cow::Owned(before + run),
                     });
                 }
                 Some(b'\\') => {
                     let character = self.escape()?;
-                    let bytes = owned.get_or_insert_default();
-                    bytes.extend_from_slice(run);
-                    bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                    let text = owned.get_or_insert_default();
+                    text.push_str(run);
+                    text.push(character);
                 }
                 Some(control @ 0..0x20) => return Err(control_character(control)),
-                Some(lead) => {
-                    self.multibyte(lead)?;
-                    let bytes = owned.get_or_insert_default();
-                    bytes.extend_from_slice(&text[start..self.position]);
-                }
+                // `plain` stops at other bytes only where a character is ill formed.
+                Some(lead) => return Err(self.ill_formed(lead)),
                 None => return Err("invalid string: missing closing quote".into()),
             }
         }
     }
 
-    /// Skips bytes that stand for themselves, whole multibyte characters included where they are well formed.
-    fn plain(&mut self) {
+    /// Takes bytes that stand for themselves, as far as they are well formed.
+    fn plain(&mut self) -> &'t str {
         let rest = &self.text[self.position..];
         let special = rest
             .iter()
             .position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20);
         let run = &rest[..special.unwrap_or(rest.len())];
-        self.position += match std::str::from_utf8(run) {
-            Ok(_) => run.len(),
-            Err(error) => error.valid_up_to(),
-        };
+        let run = std::str::from_utf8(run)
+            .or_else(|error| std::str::from_utf8(&run[..error.valid_up_to()]))
+            .unwrap_or_default();
+        self.position += run.len();
+        run
     }
 
     /// Reads the continuation bytes of an ill-formed character up to the one that makes it so.
-    fn multibyte(&mut self, lead: u8) -> Result<(), Wrong> {
+    fn ill_formed(&mut self, lead: u8) -> Wrong {
         const TAIL: (u8, u8) = (0x80, 0xBF);
         let tails: &[(u8, u8)] = match lead {
             0xC2..=0xDF => &[TAIL],
@@ -280,15 +272,14 @@ impl<'t> Lexer<'t> {
             0xF0 => &[(0x90, 0xBF), TAIL, TAIL],
             0xF1..=0xF3 => &[TAIL, TAIL, TAIL],
             0xF4 => &[(0x80, 0x8F), TAIL, TAIL],
-            _ => return Err(ILL_FORMED.into()),
+            _ => &[],
         };
         for &(low, high) in tails {
-            match self.take() {
-                Some(byte) if (low..=high).contains(&byte) => {}
-                _ => return Err(ILL_FORMED.into()),
+            if !self.take().is_some_and(|byte| (low..=high).contains(&byte)) {
+                break;
             }
         }
-        Ok(())
+        ILL_FORMED.into()
     }
 
     fn escape(&mut self) -> Result<char, Wrong> {

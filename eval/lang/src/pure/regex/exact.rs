@@ -10,7 +10,7 @@
 //! - no recursion: the path being tried is a list of frames, at most one per text byte and fork;
 //! - at most [`MEMO_MAX`] points are remembered; past that the pattern is refused as too large for the text.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use super::nfa::{Nfa, State, StateId};
 use super::{Captures, RegexError};
@@ -18,7 +18,7 @@ use super::{Captures, RegexError};
 /// Most points remembered in one search (each 4 to about 32 bytes).
 const MEMO_MAX: usize = 1 << 26;
 /// Most points kept in a plain table.
-const TABLE_MAX: usize = 1 << 22;
+const TABLE_MAX: usize = 1 << 24;
 /// Most entries in all combinations of loop counts together (16 bytes each, counting their index).
 const COUNTS_MAX: usize = 1 << 20;
 
@@ -38,20 +38,20 @@ pub(super) struct Search<'r, 't> {
     refuse_empty_at: Option<usize>,
     memo: Memo,
     /// For points at `refuse_empty_at`.
-    memo_here: HashMap<Point, Option<usize>>,
+    memo_here: FxHashMap<Point, Option<usize>>,
     counts: Counts,
 }
 
 impl<'r, 't> Search<'r, 't> {
-    /// Starts with nothing remembered. Costs one table of at most 16 MiB, taken when first written.
+    /// Starts with nothing remembered. Costs one table of at most 64 MiB, taken when first written.
     pub(super) fn new(nfa: &'r Nfa, text: &'t [u8], goal: Goal) -> Self {
-        let points = nfa.states.len().saturating_mul(text.len() + 1);
-        let width = if points <= TABLE_MAX { nfa.states.len() } else { 0 };
+        let points = nfa.fork_count.saturating_mul(text.len() + 1);
+        let width = if points <= TABLE_MAX { nfa.fork_count } else { 0 };
         let table = vec![UNKNOWN; width * (text.len() + 1)];
         let memo = Memo {
             table,
             width,
-            others: HashMap::new(),
+            others: FxHashMap::default(),
             swept_at: 0,
         };
         Self {
@@ -60,7 +60,7 @@ impl<'r, 't> Search<'r, 't> {
             goal,
             refuse_empty_at: None,
             memo,
-            memo_here: HashMap::new(),
+            memo_here: FxHashMap::default(),
             counts: Counts::new(),
         }
     }
@@ -93,7 +93,7 @@ impl<'r, 't> Search<'r, 't> {
         self.refuse_empty_at = Some(start);
         let found = self.at(start, groups);
         self.refuse_empty_at = None;
-        self.memo_here = HashMap::new();
+        self.memo_here = FxHashMap::default();
         found
     }
 
@@ -172,7 +172,7 @@ impl<'r, 't> Search<'r, 't> {
         if self.refuse_empty_at == Some(point.position) {
             return self.memo_here.get(&point).copied();
         }
-        self.memo.get(point)
+        self.memo.get(point, self.nfa.fork_numbers[point.state as usize])
     }
 
     fn remember(&mut self, point: Point, end: Option<usize>) -> Result<(), RegexError> {
@@ -180,7 +180,8 @@ impl<'r, 't> Search<'r, 't> {
             self.memo_here.insert(point, end);
             return Ok(());
         }
-        self.memo.set(point, end)
+        self.memo
+            .set(point, self.nfa.fork_numbers[point.state as usize], end)
     }
 
     /// Reads the captures off the chosen path.
@@ -312,17 +313,17 @@ const NONE: u32 = 1;
 
 /// The best end of every point worked out so far.
 struct Memo {
-    /// For points without loop counts, if the table is small enough: `width` states for each position.
+    /// For points without loop counts, if the table is small enough: `width` forks for each position.
     table: Vec<u32>,
     width: usize,
-    others: HashMap<Point, u32>,
+    others: FxHashMap<Point, u32>,
     swept_at: usize,
 }
 
 impl Memo {
-    fn get(&self, point: Point) -> Option<Option<usize>> {
+    fn get(&self, point: Point, fork: u32) -> Option<Option<usize>> {
         let coded = if point.counts == 0 && self.width > 0 {
-            self.table[point.position * self.width + point.state as usize]
+            self.table[point.position * self.width + fork as usize]
         } else {
             self.others.get(&point).copied().unwrap_or(UNKNOWN)
         };
@@ -333,13 +334,13 @@ impl Memo {
         }
     }
 
-    fn set(&mut self, point: Point, end: Option<usize>) -> Result<(), RegexError> {
+    fn set(&mut self, point: Point, fork: u32, end: Option<usize>) -> Result<(), RegexError> {
         let coded = match end {
             None => NONE,
             Some(end) => u32::try_from(end + 2).map_err(|_| RegexError::TooLarge)?,
         };
         if point.counts == 0 && self.width > 0 {
-            self.table[point.position * self.width + point.state as usize] = coded;
+            self.table[point.position * self.width + fork as usize] = coded;
             return Ok(());
         }
         if self.others.len() >= MEMO_MAX {
@@ -362,8 +363,8 @@ impl Memo {
 /// The combinations of "loop entered so many times at this place" met so far; number 0 is the empty one.
 struct Counts {
     known: Vec<Vec<(StateId, u8)>>,
-    numbers: HashMap<Vec<(StateId, u8)>, u32>,
-    more: HashMap<(u32, StateId), Option<u32>>,
+    numbers: FxHashMap<Vec<(StateId, u8)>, u32>,
+    more: FxHashMap<(u32, StateId), Option<u32>>,
     entries: usize,
 }
 
@@ -371,8 +372,8 @@ impl Counts {
     fn new() -> Self {
         Self {
             known: vec![Vec::new()],
-            numbers: HashMap::from([(Vec::new(), 0)]),
-            more: HashMap::new(),
+            numbers: std::iter::once((Vec::new(), 0)).collect(),
+            more: FxHashMap::default(),
             entries: 0,
         }
     }

@@ -56,6 +56,9 @@ pub(super) struct Nfa {
     pub(super) states: Vec<State>,
     pub(super) sets: Vec<ByteSet>,
     pub(super) start: StateId,
+    /// For each fork and loop its number among those, counted from 0; nothing of use for other states.
+    pub(super) fork_numbers: Vec<u32>,
+    pub(super) fork_count: usize,
 }
 
 /// A piece of automaton: entered at `start`, left by the one open `next` of `end`.
@@ -92,8 +95,11 @@ pub(super) fn build(ast: &Ast) -> Nfa {
         states: builder.states,
         sets: builder.sets,
         start,
+        fork_numbers: Vec::new(),
+        fork_count: 0,
     };
     nfa.skip_jumps();
+    nfa.number_forks();
     nfa
 }
 
@@ -122,6 +128,15 @@ impl Nfa {
             self.states[id] = state;
         }
         self.start = self.target(self.start);
+    }
+
+    fn number_forks(&mut self) {
+        let mut next = 0;
+        for state in &self.states {
+            self.fork_numbers.push(next);
+            next += u32::from(matches!(state, State::Fork { .. } | State::Loop { .. }));
+        }
+        self.fork_count = next as usize;
     }
 
     fn target(&self, mut id: StateId) -> StateId {
