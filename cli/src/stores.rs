@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use igloo_build::Builder;
-use igloo_status::Code;
+use igloo_remote::{Connection, ContentCache, GrpcBuilder};
 use igloo_store::{Access, OpenOptions, Store, StoreUrl};
 use nix_compat::store_path::StoreDir;
 
@@ -21,26 +21,20 @@ pub async fn open_to_read(context: &Context) -> Result<Store, Failure> {
 }
 
 async fn open_for(context: &Context, access: Access) -> Result<Store, Failure> {
+    let dir = StoreDir::default();
     let url: StoreUrl = context.store_url.parse()?;
-    let options = OpenOptions {
-        dir: StoreDir::default(),
-        access,
-        owner: context.command_name.into(),
-    };
     if let StoreUrl::Remote { url } = &url {
-        return Err(Failure::coded(
-            anyhow::anyhow!("cannot open {url}"),
-            Code::Unimplemented,
-        ));
+        return Ok(igloo_remote::path_info::open(url, dir, Arc::new(ContentCache::default())).await?);
     }
+    let options = OpenOptions { dir, access, owner: context.command_name.into() };
     let opened = tokio::task::spawn_blocking(move || igloo_store::open(&url, &options)).await;
     Ok(opened.map_err(|error| Failure::new(anyhow::Error::new(error)))??)
 }
 
-/// A builder in another process.
-pub async fn remote_builder(_context: &Context, url: &str) -> Result<Arc<dyn Builder>, Failure> {
-    Err(Failure::coded(
-        anyhow::anyhow!("cannot reach {url}"),
-        Code::Unimplemented,
-    ))
+/// A builder in another process. It reads inputs from the store itself where it knows it under the same URL, else from
+/// us.
+pub async fn remote_builder(context: &Context, url: &str) -> Result<Arc<dyn Builder>, Failure> {
+    let connection = Connection::open(url).await?;
+    let builder = GrpcBuilder::new(&connection).await?;
+    Ok(Arc::new(builder.with_input_store(&context.store_url)))
 }

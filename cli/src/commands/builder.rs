@@ -1,12 +1,35 @@
 //! `igloo builder --listen ADDRESS`
 
-use super::machines;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use igloo_remote::{Address, BuildService, ContentCache, Listener, Services};
+use igloo_store::StoreUrl;
+
+use super::{machines, say};
 use crate::args::BuilderArguments;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::stores;
 
 /// Runs builds for others until it is told to stop.
+///
+/// Inputs come from the caller, or from the store both were given, when that is a server.
 pub async fn run(context: &Context, arguments: BuilderArguments) -> Result<(), Failure> {
-    let _builder = machines::builder(context, &arguments.machines).await?;
-    Err(Failure::usage(format!("cannot listen on {}", arguments.listen)))
+    let address = Address::parse_listen(&arguments.listen)?;
+    let builder = machines::builder(context, &arguments.machines).await?;
+    let mut known = BTreeMap::new();
+    if let StoreUrl::Remote { url } = context.store_url.parse()? {
+        known.insert(url, stores::open_to_read(context).await?.castore);
+    }
+    let service = BuildService {
+        builder,
+        stores: known,
+        snix_store: None,
+        builds_max: u32::from(arguments.machines.max_jobs),
+        cache: Arc::new(ContentCache::default()),
+    };
+    let listener = Listener::bind(&address).await?;
+    say(format_args!("listening on {}", listener.address()))?;
+    Ok(Services::new().with_builder(service).serve(listener, crate::interrupted()).await?)
 }
