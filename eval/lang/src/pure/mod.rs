@@ -10,7 +10,7 @@
 
 #![allow(dead_code, reason = "builtins take these in use one by one")]
 #![allow(unused_imports, reason = "so with what modules export from their parts")]
-#![allow(unreachable_pub, reason = "written as a library's interface, though the crate keeps it to itself")]
+#![allow(unreachable_pub, reason = "written as a library's interface")]
 
 pub mod flakeref;
 pub mod float_format;
