@@ -82,6 +82,7 @@ async fn answer(path: &Path, arguments: &[&str], patience: Duration) -> Result<S
         program: path.to_owned(),
         arguments: arguments.iter().map(Into::into).collect(),
         inherited: Vec::new(),
+        identity: None,
     };
     let (process, stdout, _stderr) = Process::start(launch).await.map_err(failed)?;
     let reading = tokio::task::spawn_blocking(move || {

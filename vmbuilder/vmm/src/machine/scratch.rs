@@ -64,6 +64,7 @@ pub(super) async fn make(path: &Path, size_bytes: u64) -> Result<(), MakeScratch
             .collect(),
         program: program.clone(),
         inherited: Vec::new(),
+        identity: None,
     };
     let (mut process, stdout, stderr) = Process::start(launch).await.map_err(failed)?;
     let _drained = Tail::follow(stdout.into()).map_err(failed)?;

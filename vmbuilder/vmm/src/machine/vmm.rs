@@ -35,6 +35,15 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A file or socket of the machine's cannot be opened.
+    #[error("{} cannot be opened for the machine", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// No socket or pipe to the machine.
     #[error("there is no way to talk to the machine: the host is out of descriptors or memory")]
     Channel {
@@ -51,7 +60,9 @@ impl StartError {
     /// The class of the failure.
     pub fn code(&self) -> Code {
         match self {
-            Self::Spawn { source, .. } | Self::Channel { source } => Code::from_io(source),
+            Self::Spawn { source, .. } | Self::File { source, .. } | Self::Channel { source } => {
+                Code::from_io(source)
+            }
             Self::Record(error) => error.code(),
         }
     }

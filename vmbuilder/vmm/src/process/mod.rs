@@ -4,9 +4,11 @@
 //! - a [`Process`] is running or reaped; dropping it kills and reaps it before `drop` returns;
 //! - when our process dies in any way, the kernel kills the child (PR_SET_PDEATHSIG). That signal follows the *thread*
 //!   that forked, so all children are forked by one thread that never ends (prctl(2));
-//! - the child inherits the descriptors it was given and no other, and an almost empty environment.
+//! - the child inherits the descriptors it was given and no other, and an almost empty environment; it can gain no
+//!   right by running a program (PR_SET_NO_NEW_PRIVS), and dumps no core.
 
 mod identity;
+mod rights;
 mod sys;
 
 use std::ffi::OsString;
@@ -18,6 +20,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 
 pub use identity::{ProcessId, ReadIdentityError};
+pub use rights::may_become;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
@@ -30,6 +33,19 @@ pub struct Launch {
     pub arguments: Vec<OsString>,
     /// Descriptors the child keeps under the numbers they have here; our copies are closed after the start.
     pub inherited: Vec<OwnedFd>,
+    /// Who the child becomes before it runs; only root can change it.
+    pub identity: Option<Identity>,
+}
+
+/// Who a process is, for the kernel's checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
 }
 
 /// A running child.
@@ -144,7 +160,7 @@ fn fork(launch: &Launch) -> io::Result<Reaped> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let keep: Vec<RawFd> = launch.inherited.iter().map(AsRawFd::as_raw_fd).collect();
-    sys::prepare_child(&mut command, keep);
+    sys::prepare_child(&mut command, keep, launch.identity.clone());
     command.spawn().map(Reaped)
 }
 

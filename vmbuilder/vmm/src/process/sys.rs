@@ -12,18 +12,26 @@ use std::process::Command;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::Identity;
+
 /// Makes the child die with the calling thread, keep these descriptors, dump no core, and lead its own process group
 /// (a Ctrl-C at the terminal reaches us, and we decide).
-pub(super) fn prepare_child(command: &mut Command, keep: Vec<RawFd>) {
+pub(super) fn prepare_child(command: &mut Command, keep: Vec<RawFd>, identity: Option<Identity>) {
     command.process_group(0);
     // SAFETY: getpid has no preconditions.
     let parent = unsafe { libc::getpid() };
     // SAFETY: between fork and exec the closure only makes async-signal-safe system calls on values it owns; it does not
     // allocate (`last_os_error` does not) and takes no lock.
-    unsafe { command.pre_exec(move || in_child(parent, &keep)) };
+    unsafe { command.pre_exec(move || in_child(parent, &keep, identity.as_ref())) };
 }
 
-fn in_child(parent: libc::pid_t, keep: &[RawFd]) -> io::Result<()> {
+fn in_child(parent: libc::pid_t, keep: &[RawFd], identity: Option<&Identity>) -> io::Result<()> {
+    // first, for the kernel forgets the signal below when a process becomes another (commit_creds(), kernel/cred.c)
+    if let Some(identity) = identity {
+        become_other(identity)?;
+    }
+    // SAFETY: PR_SET_NO_NEW_PRIVS takes integers by value.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
     // SAFETY: prctl(PR_SET_PDEATHSIG) takes a signal number by value.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
     // the parent may have died before the line above; then nobody will ever send the signal
@@ -52,6 +60,30 @@ fn in_child(parent: libc::pid_t, keep: &[RawFd]) -> io::Result<()> {
         check(unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) })?;
     }
     Ok(())
+}
+
+/// The raw calls: the C library's would signal threads that a forked child does not have.
+fn become_other(identity: &Identity) -> io::Result<()> {
+    let Identity { uid, gid, groups } = identity;
+    // SAFETY: the pointer and the count are of one live slice; the other calls take integers by value.
+    let results = unsafe {
+        [
+            libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()),
+            libc::syscall(libc::SYS_setresgid, *gid, *gid, *gid),
+            libc::syscall(libc::SYS_setresuid, *uid, *uid, *uid),
+        ]
+    };
+    if results == [0; 3] {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Who this process is.
+pub(super) fn effective_uid() -> u32 {
+    // SAFETY: geteuid has no preconditions.
+    unsafe { libc::geteuid() }
 }
 
 /// A descriptor that becomes readable when the process ends (pidfd_open(2)).

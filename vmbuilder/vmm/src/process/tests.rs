@@ -8,6 +8,7 @@ fn shell(script: &str) -> Launch {
         program: "/bin/sh".into(),
         arguments: vec!["-c".into(), script.into()],
         inherited: Vec::new(),
+        identity: None,
     }
 }
 
@@ -63,4 +64,32 @@ async fn a_stray_is_killed_only_when_it_is_the_same_process() {
     process.wait().await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(5));
     drop(process);
+}
+
+/// Root's children can be somebody else, and still die with us: the signal is asked for afterwards.
+#[tokio::test]
+async fn a_child_of_root_can_be_another() {
+    if !may_become(65534) {
+        return;
+    }
+    let mut launch = shell("grep -E '^(Uid|Gid|Groups|NoNewPrivs):' /proc/self/status | tr -s '\\t ' ' '");
+    launch.identity = Some(Identity {
+        uid: 65534,
+        gid: 65533,
+        groups: vec![7, 8],
+    });
+    let (mut process, mut stdout, _) = Process::start(launch).await.unwrap();
+    process.wait().await.unwrap();
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+    assert_eq!(
+        lines,
+        [
+            "Uid: 65534 65534 65534 65534",
+            "Gid: 65533 65533 65533 65533",
+            "Groups: 7 8",
+            "NoNewPrivs: 1"
+        ]
+    );
 }

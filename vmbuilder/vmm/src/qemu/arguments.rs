@@ -3,20 +3,24 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
 
 use super::devices::DEVICES;
 use crate::machine::Plan;
 
-/// Where the host's ends of a machine's devices are.
+/// The descriptors QEMU inherits: the host's ends of a machine's devices, and all the files it uses. It reaches nothing
+/// by a path but its own installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wiring {
-    /// The emulator's end of the control channel, which it inherits.
+    /// The kernel, open for reading.
+    pub kernel_fd: RawFd,
+    /// The initramfs, open for reading.
+    pub initramfs_fd: RawFd,
+    /// The control channel.
     pub control_fd: RawFd,
-    /// Where the file server listens.
-    pub share_socket: Option<PathBuf>,
-    /// The scratch disk's file.
-    pub scratch: Option<PathBuf>,
+    /// A connection to the file server.
+    pub share_fd: Option<RawFd>,
+    /// The scratch disk, open for reading and writing.
+    pub scratch_fd: Option<RawFd>,
 }
 
 /// A command line, flag by flag.

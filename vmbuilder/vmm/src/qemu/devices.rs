@@ -1,5 +1,7 @@
 //! A machine's devices, one function each. What is not in [`DEVICES`] does not exist in a guest.
 
+use std::os::fd::RawFd;
+
 use super::arguments::{Arguments, Wiring};
 use crate::accelerator::Accelerator;
 use crate::image::Bus;
@@ -11,6 +13,9 @@ pub(super) type Device = fn(&Plan, &Wiring, &mut Arguments);
 pub(super) const DEVICES: &[Device] = &[
     bare, sandbox, board, processor, memory, kernel, console, entropy, control, share, scratch, network,
 ];
+
+/// Most memory for translated code, MiB.
+const TRANSLATED_CODE_MIB: u32 = 128;
 
 /// No configuration files, no default devices, no screen; a guest that reboots has ended.
 fn bare(_: &Plan, _: &Wiring, arguments: &mut Arguments) {
@@ -44,7 +49,12 @@ fn board(plan: &Plan, _: &Wiring, arguments: &mut Arguments) {
         "-machine",
         format!("{}{options},memory-backend=memory", plan.board.name()),
     );
-    arguments.option("-accel", plan.accelerator.name());
+    let accelerator = match plan.accelerator {
+        // without a bound translated code takes up to 1 GiB of the host
+        Accelerator::Tcg => format!("tcg,tb-size={TRANSLATED_CODE_MIB}"),
+        other => other.name().to_owned(),
+    };
+    arguments.option("-accel", accelerator);
 }
 
 /// `cx16` is off in software: QEMU 7.2 was seen to double-fault a guest with two processors after cmpxchg16b.
@@ -74,9 +84,9 @@ fn memory(plan: &Plan, _: &Wiring, arguments: &mut Arguments) {
     );
 }
 
-fn kernel(plan: &Plan, _: &Wiring, arguments: &mut Arguments) {
-    arguments.option("-kernel", plan.kernel.display().to_string());
-    arguments.option("-initrd", plan.initramfs.display().to_string());
+fn kernel(plan: &Plan, wiring: &Wiring, arguments: &mut Arguments) {
+    arguments.option("-kernel", descriptor(wiring.kernel_fd));
+    arguments.option("-initrd", descriptor(wiring.initramfs_fd));
     arguments.option("-append", plan.command_line.clone());
 }
 
@@ -102,10 +112,10 @@ fn control(plan: &Plan, wiring: &Wiring, arguments: &mut Arguments) {
 }
 
 fn share(plan: &Plan, wiring: &Wiring, arguments: &mut Arguments) {
-    let (Some(share), Some(socket)) = (&plan.share, &wiring.share_socket) else {
+    let (Some(share), Some(fd)) = (&plan.share, wiring.share_fd) else {
         return;
     };
-    arguments.option("-chardev", format!("socket,id=share,path={}", socket.display()));
+    arguments.option("-chardev", format!("socket,id=share,fd={fd}"));
     let options = format!(
         "chardev=share,tag={},num-request-queues={},queue-size=1024",
         share.tag, share.queues
@@ -114,15 +124,13 @@ fn share(plan: &Plan, wiring: &Wiring, arguments: &mut Arguments) {
 }
 
 fn scratch(plan: &Plan, wiring: &Wiring, arguments: &mut Arguments) {
-    let (Some(_), Some(path)) = (&plan.scratch, &wiring.scratch) else {
+    let (Some(_), Some(fd)) = (&plan.scratch, wiring.scratch_fd) else {
         return;
     };
+    arguments.option("-add-fd", format!("fd={fd},set=1"));
     arguments.option(
         "-blockdev",
-        format!(
-            "raw,node-name=scratch,discard=unmap,file.driver=file,file.filename={}",
-            path.display()
-        ),
+        "raw,node-name=scratch,discard=unmap,file.driver=file,file.filename=/dev/fdset/1,file.locking=off",
     );
     let options = format!("drive=scratch,serial={}", igloo_control::SCRATCH_SERIAL);
     device(plan, arguments, "virtio-blk", &options);
@@ -138,6 +146,14 @@ fn network(plan: &Plan, _: &Wiring, arguments: &mut Arguments) {
             // no boot ROM: it would be a file to read and code to trust
             device(plan, arguments, "virtio-net", "netdev=network,romfile=");
         }
+    }
+}
+
+/// A file QEMU inherits, as a path: it need not be able to reach the file by its own.
+fn descriptor(fd: RawFd) -> String {
+    match cfg!(target_os = "linux") {
+        true => format!("/proc/self/fd/{fd}"),
+        false => format!("/dev/fd/{fd}"),
     }
 }
 

@@ -69,6 +69,17 @@ async fn a_dropped_build_leaves_nothing() {
     until_it_runs(rig, &builder, async || {
         process = Some(machine_process(root.path()));
         assert!(process.unwrap().is_alive());
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.unwrap().pid())).unwrap();
+        for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+            assert!(
+                status.contains(line),
+                "{line} is not true of the emulator:\n{status}"
+            );
+        }
+        assert!(
+            !status.contains("Uid:\t0"),
+            "root's emulator runs as root:\n{status}"
+        );
     })
     .await;
     // the future has been dropped by now

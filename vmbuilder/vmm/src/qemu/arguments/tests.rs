@@ -26,8 +26,10 @@ fn plan() -> Plan {
 fn lines(plan: &Plan) -> String {
     let wiring = Wiring {
         control_fd: 7,
-        share_socket: Some("/run/igloo/vm-1/fs.sock".into()),
-        scratch: Some("/run/igloo/vm-1/scratch.img".into()),
+        kernel_fd: 5,
+        initramfs_fd: 6,
+        share_fd: Some(8),
+        scratch_fd: Some(9),
     };
     Arguments::of(plan, &wiring).to_string()
 }
@@ -44,13 +46,13 @@ fn a_sealed_machine() {
 -monitor none
 -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 -machine microvm,acpi=on,pcie=on,pit=off,pic=off,rtc=on,isa-serial=on,memory-backend=memory
--accel tcg
+-accel tcg,tb-size=128
 -cpu max,-cx16
 -smp 2
 -m 512M
 -object memory-backend-memfd,id=memory,size=512M,share=on
--kernel /images/vmlinuz
--initrd /images/initramfs.img
+-kernel /proc/self/fd/5
+-initrd /proc/self/fd/6
 -append console=ttyS0 quiet
 -chardev stdio,id=console,mux=off,signal=off
 -serial chardev:console
@@ -59,7 +61,7 @@ fn a_sealed_machine() {
 -chardev socket,id=control,fd=7
 -device virtio-serial-pci,max_ports=2
 -device virtserialport,chardev=control,name=igloo.control
--chardev socket,id=share,path=/run/igloo/vm-1/fs.sock
+-chardev socket,id=share,fd=8
 -device vhost-user-fs-pci,chardev=share,tag=igloo,num-request-queues=2,queue-size=1024
 -nic none
 "
@@ -87,7 +89,8 @@ fn what_other_plans_change() {
             plan.scratch = Some(ScratchSpec { size_bytes: 1 });
         }),
         [
-            "-blockdev raw,node-name=scratch,discard=unmap,file.driver=file,file.filename=/run/igloo/vm-1/scratch.img",
+            "-add-fd fd=9,set=1",
+            "-blockdev raw,node-name=scratch,discard=unmap,file.driver=file,file.filename=/dev/fdset/1,file.locking=off",
             "-device virtio-blk-pci,drive=scratch,serial=igloo-scratch",
             "-netdev user,id=network,ipv6=off,hostname=localhost",
             "-device virtio-net-pci,netdev=network,romfile=",
