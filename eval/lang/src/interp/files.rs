@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::Interp;
+use super::{Interp, corepkgs};
 use crate::error::{Context, ErrorKind, EvalError, R, fail};
 use crate::heap::context::{ContextElem, Ctx};
 use crate::heap::value::Value;
@@ -19,6 +19,9 @@ impl Interp {
     pub(crate) fn file_type(&mut self, path: &[u8]) -> R<Option<FileType>> {
         if let Some(found) = self.caches.file_types.get(path) {
             return Ok(Some(*found));
+        }
+        if let Some(kind) = corepkgs::file_type(path) {
+            return Ok(Some(kind));
         }
         let found = self.io.file_type(path).map_err(|e| Self::io_error(&e))?;
         if let Some(found) = found {
@@ -38,6 +41,9 @@ impl Interp {
 
     /// The bytes of a file.
     pub(crate) fn read_file(&mut self, path: &[u8]) -> R<Vec<u8>> {
+        if let Some(text) = corepkgs::read(path) {
+            return Ok(text.to_vec());
+        }
         let path = self.resolve_symlinks(path)?;
         self.io.read_file(&path).map_err(|e| Self::io_error(&e))
     }
@@ -176,7 +182,7 @@ impl Interp {
             }
         }
         if let Some(rest) = name.strip_prefix(b"nix/") {
-            return Ok([b"/__corepkgs__/", rest].concat());
+            return Ok([corepkgs::DIR, b"/", rest].concat());
         }
         let shown = String::from_utf8_lossy(name);
         let text = if self.settings.purity == Purity::Pure {

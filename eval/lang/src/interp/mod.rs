@@ -7,6 +7,7 @@
 mod attrs;
 mod call;
 mod coerce;
+mod corepkgs;
 mod equality;
 mod eval;
 mod expect;
