@@ -438,3 +438,6 @@ where
         source: Some(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

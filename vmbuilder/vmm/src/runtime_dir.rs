@@ -10,7 +10,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -48,6 +48,7 @@ impl RuntimeDir {
             .mode(0o700)
             .create(root)
             .map_err(|source| at(root, source))?;
+        check_owner(root)?;
         let making = tempfile::Builder::new()
             .prefix(NEW_PREFIX)
             .rand_bytes(12)
@@ -160,6 +161,22 @@ fn clean_one(path: &Path, done: &mut Cleanup) -> io::Result<()> {
     Ok(())
 }
 
+/// Whoever can rename things in the root could put their own socket in a machine's place.
+fn check_owner(root: &Path) -> Result<(), RuntimeDirError> {
+    let metadata = fs::metadata(root).map_err(|source| RuntimeDirError::Create {
+        path: root.to_owned(),
+        source,
+    })?;
+    let is_ours = metadata.uid() == process::effective_uid() && metadata.mode() & 0o022 == 0;
+    if is_ours {
+        Ok(())
+    } else {
+        Err(RuntimeDirError::Unsafe {
+            path: root.to_owned(),
+        })
+    }
+}
+
 fn is_old(path: &Path) -> io::Result<bool> {
     let modified = fs::symlink_metadata(path)?.modified()?;
     Ok(SystemTime::now()
@@ -209,6 +226,12 @@ pub enum RuntimeDirError {
         #[source]
         source: io::Error,
     },
+    /// Others can change what is in it.
+    #[error("{} belongs to another user or can be written to by others; choose a runtime directory of your own, mode 0700", path.display())]
+    Unsafe {
+        /// Which.
+        path: PathBuf,
+    },
     /// Cannot be cleaned.
     #[error("{}, left by an earlier run, cannot be removed; remove it by hand", path.display())]
     Clean {
@@ -223,8 +246,10 @@ pub enum RuntimeDirError {
 impl RuntimeDirError {
     /// The class of the failure.
     pub fn code(&self) -> Code {
-        let (Self::Create { source, .. } | Self::Clean { source, .. }) = self;
-        Code::from_io(source)
+        match self {
+            Self::Create { source, .. } | Self::Clean { source, .. } => Code::from_io(source),
+            Self::Unsafe { .. } => Code::FailedPrecondition,
+        }
     }
 }
 

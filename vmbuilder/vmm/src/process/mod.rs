@@ -21,6 +21,7 @@ use std::sync::mpsc::{Sender, channel};
 
 pub use identity::{ProcessId, ReadIdentityError};
 pub use rights::may_become;
+pub(crate) use sys::effective_uid;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 

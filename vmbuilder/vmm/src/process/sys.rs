@@ -81,7 +81,7 @@ fn become_other(identity: &Identity) -> io::Result<()> {
 }
 
 /// Who this process is.
-pub(super) fn effective_uid() -> u32 {
+pub(crate) fn effective_uid() -> u32 {
     // SAFETY: geteuid has no preconditions.
     unsafe { libc::geteuid() }
 }

@@ -35,6 +35,18 @@ fn what_is_in_use_or_not_ours_stays() {
 }
 
 #[test]
+fn a_root_that_others_can_change_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let refused = RuntimeDir::create(root.path());
+    assert!(
+        matches!(refused, Err(RuntimeDirError::Unsafe { .. })),
+        "{refused:?}"
+    );
+    assert!(names(root.path()).is_empty());
+}
+
+#[test]
 fn a_missing_root_is_clean() {
     let root = tempfile::tempdir().unwrap();
     let done = cleanup_stale(&root.path().join("none")).unwrap();

@@ -11,6 +11,8 @@ mod error;
 mod order;
 mod outputs;
 mod run;
+#[cfg(test)]
+pub(crate) mod testing;
 mod wire;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use igloo_build::BuildOutcome;
 
-use crate::support::build::{request, run};
+use crate::support::build::{path, request, run};
 use crate::support::inputs::{Inputs, symlink};
 use crate::support::rig;
 use crate::support::sink::Entry;
@@ -95,4 +95,53 @@ async fn inputs_are_right_and_lazy() {
     let wanted = wanted.map(|(path, entry)| (format!("{}{path}", crate::support::build::OUT), entry));
     assert_eq!(built.outputs.into_iter().collect::<Vec<_>>(), wanted);
     assert_eq!(built.result.unwrap().stats.output_bytes, 10);
+}
+
+/// The machine has the size that was asked for, and the files placed before the start are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_as_it_was_ordered() {
+    let Some(rig) = rig("a_machine_is_as_it_was_ordered") else {
+        return;
+    };
+    let inputs = Inputs::new();
+    let commands = "lines /proc/cpuinfo processor ; lines /proc/meminfo MemTotal: ; stat /build/.attrs.json \
+        ; cat /build/.attrs.json ; stat /build/deep/er ; stat /build/deep ; cat /etc/passwd ; write /nix/store/0b-out x";
+    let mut wanted = request(rig, &inputs, commands).await;
+    wanted.constraints.cores = 2;
+    wanted.constraints.memory_mib = 512;
+    for (at, contents) in [
+        ("build/.attrs.json", "{}"),
+        ("build/deep/er", "x"),
+        ("etc/passwd", "mine"),
+    ] {
+        wanted.additional_files.insert(path(at), contents.into());
+    }
+    let built = run(rig.builder(), &inputs, wanted).await;
+    assert_eq!(built.report().outcome, BuildOutcome::Success, "{}", built.log);
+    let processors = built
+        .log
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    assert_eq!(processors, 2, "{}", built.log);
+    let memory = built.log.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib: u64 = memory
+        .unwrap_or_default()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    assert!((400 << 10..512 << 10).contains(&kib), "{kib} KiB");
+    built.says("/build/.attrs.json: {}");
+    built.says("/etc/passwd: mine");
+    for file in [
+        "/build/.attrs.json: mode 100644 owner (1000, 100)",
+        "/build/deep/er: mode 100644 owner (1000, 100)",
+    ] {
+        assert!(
+            built.log.lines().any(|line| line.starts_with(file)),
+            "{file}: {}",
+            built.log
+        );
+    }
 }

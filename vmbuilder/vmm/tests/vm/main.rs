@@ -14,6 +14,7 @@ mod host;
 mod inputs;
 mod lifecycle;
 mod limits;
+mod network;
 mod outcomes;
 mod sealed;
 mod support;

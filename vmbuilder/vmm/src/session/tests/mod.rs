@@ -1,12 +1,11 @@
 //! The session against scripted guests, good and bad.
 
-mod guest;
 mod outputs;
 mod running;
 
 use std::time::Duration;
 
-use guest::{Guest, RecordingSink, order, pair};
+use super::testing::{Guest, RecordingSink, exited, hello, order, pair};
 use igloo_build::BuildOutcome;
 use igloo_control::FrameError;
 use igloo_control::message::{FailureClass, GuestMessage, HostMessage, Stage};
@@ -208,7 +207,7 @@ async fn a_failure_of_the_agent_is_an_outcome_only_when_it_is_the_builds() {
 #[tokio::test]
 async fn an_agent_that_cannot_mount_is_a_machine_failure() {
     let (mut session, mut guest) = pair();
-    guest.say(Guest::hello()).await;
+    guest.say(hello()).await;
     guest
         .say(GuestMessage::Failed {
             stage: Stage::Mount,

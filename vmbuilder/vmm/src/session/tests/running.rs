@@ -11,7 +11,7 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn started() -> (Session<DuplexStream>, Guest) {
+async fn started() -> (Session<DuplexStream>, Guest<DuplexStream>) {
     let (mut session, mut guest) = pair();
     let guest = tokio::spawn(async move {
         guest.start().await;
@@ -194,7 +194,7 @@ async fn the_window_is_kept_open_and_enforced() {
             guest.say(GuestMessage::Log(piece.clone())).await;
             left -= piece.len();
         }
-        guest.say(Guest::exited(0)).await;
+        guest.say(exited(0)).await;
         guest
     });
     let reader = tokio::spawn(async move {
@@ -221,7 +221,7 @@ async fn a_watcher_that_left_does_not_stop_the_build() {
     for _ in 0..10 {
         guest.say(log("nobody hears this")).await;
     }
-    guest.say(Guest::exited(0)).await;
+    guest.say(exited(0)).await;
     let mut sink = LogSink::new(&events);
     assert_eq!(
         session.run(&RunLimits::default(), &mut sink).await.unwrap(),

@@ -8,34 +8,37 @@ use igloo_build::{BuildError, BuildRequest, Constraints, Limits, OutputSink, Rel
 use igloo_castore::tree::TreeEvent;
 use igloo_control::message::{ExitStatus, Exited, GuestMessage, Hello, HostMessage, Usage};
 use igloo_control::{Decoder, SendWindow, frame};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 
 use crate::session::{Order, Patience, Session};
 
-pub(super) fn pair() -> (Session<DuplexStream>, Guest) {
+pub(crate) fn pair() -> (Session<DuplexStream>, Guest<DuplexStream>) {
     let (ours, theirs) = duplex(64 << 10);
-    let guest = Guest {
-        stream: theirs,
-        decoder: Decoder::new(),
-        window: SendWindow::default(),
-        has_spoken: false,
-    };
-    (Session::new(ours, Patience::default()), guest)
+    (Session::new(ours, Patience::default()), Guest::new(theirs))
 }
 
-pub(super) struct Guest {
-    stream: DuplexStream,
+pub(crate) struct Guest<S> {
+    stream: S,
     decoder: Decoder<HostMessage>,
-    pub(super) window: SendWindow,
+    pub(crate) window: SendWindow,
     has_spoken: bool,
 }
 
-impl Guest {
-    pub(super) async fn say_raw(&mut self, bytes: &[u8]) {
+impl<S: AsyncRead + AsyncWrite + Unpin> Guest<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            decoder: Decoder::new(),
+            window: SendWindow::default(),
+            has_spoken: false,
+        }
+    }
+
+    pub(crate) async fn say_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    pub(super) async fn say(&mut self, message: GuestMessage) {
+    pub(crate) async fn say(&mut self, message: GuestMessage) {
         if !std::mem::replace(&mut self.has_spoken, true) {
             self.say_raw(&frame::PREFACE).await;
         }
@@ -45,12 +48,12 @@ impl Guest {
     }
 
     /// Says without looking whether the host has hung up.
-    pub(super) async fn try_say(&mut self, message: &GuestMessage) -> std::io::Result<()> {
+    pub(crate) async fn try_say(&mut self, message: &GuestMessage) -> std::io::Result<()> {
         self.stream.write_all(&frame::encode(message).unwrap()).await
     }
 
     /// The next message that is no acknowledgement; those go to the window.
-    pub(super) async fn hear(&mut self) -> HostMessage {
+    pub(crate) async fn hear(&mut self) -> HostMessage {
         loop {
             match self.hear_any().await {
                 HostMessage::Ack { bytes } => self.window.acknowledged(bytes).unwrap(),
@@ -59,7 +62,7 @@ impl Guest {
         }
     }
 
-    pub(super) async fn hear_any(&mut self) -> HostMessage {
+    pub(crate) async fn hear_any(&mut self) -> HostMessage {
         loop {
             if let Some((message, _)) = self.decoder.next_frame().unwrap() {
                 return message;
@@ -70,55 +73,36 @@ impl Guest {
     }
 
     /// Waits until the host hangs up.
-    pub(super) async fn hear_any_or_end(&mut self) -> std::io::Result<()> {
+    pub(crate) async fn hear_any_or_end(&mut self) -> std::io::Result<()> {
         while self.stream.read_buf(self.decoder.buffer_mut()).await? > 0 {
             while let Ok(Some(_)) = self.decoder.next_frame() {}
         }
         Ok(())
     }
 
-    pub(super) fn hello() -> GuestMessage {
-        GuestMessage::Hello(Hello {
-            agent_version: "1".into(),
-            kernel_release: "6.12".into(),
-            architecture: "x86_64".into(),
-            memory_bytes: 1 << 28,
-            cpus: 1,
-            uptime_us: 1000,
-        })
-    }
-
-    pub(super) fn exited(code: u8) -> GuestMessage {
-        GuestMessage::Exited(Exited {
-            status: ExitStatus::Code(code),
-            exhausted: None,
-            usage: Usage::default(),
-        })
-    }
-
-    pub(super) async fn boot(&mut self) {
-        self.say(Self::hello()).await;
+    pub(crate) async fn boot(&mut self) {
+        self.say(hello()).await;
         self.say(GuestMessage::Mounted).await;
     }
 
-    pub(super) async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         self.boot().await;
         while self.hear().await != HostMessage::Run {}
         self.say(GuestMessage::Started).await;
     }
 
     /// To the host's wish for outputs.
-    pub(super) async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         self.start().await;
-        self.say(Self::exited(0)).await;
+        self.say(exited(0)).await;
         assert_eq!(self.hear().await, HostMessage::Collect);
     }
 
     /// Lives through that many states of a build's life.
-    pub(super) async fn live_until(&mut self, state: usize) {
+    pub(crate) async fn live_until(&mut self, state: usize) {
         match state {
             0 => {}
-            1 => self.say(Self::hello()).await,
+            1 => self.say(hello()).await,
             2 => {
                 self.boot().await;
                 while self.hear().await != HostMessage::Run {}
@@ -140,7 +124,26 @@ impl Guest {
     }
 }
 
-pub(super) fn order(file: &[u8]) -> Order {
+pub(crate) fn hello() -> GuestMessage {
+    GuestMessage::Hello(Hello {
+        agent_version: "1".into(),
+        kernel_release: "6.12".into(),
+        architecture: "x86_64".into(),
+        memory_bytes: 1 << 28,
+        cpus: 1,
+        uptime_us: 1000,
+    })
+}
+
+pub(crate) fn exited(code: u8) -> GuestMessage {
+    GuestMessage::Exited(Exited {
+        status: ExitStatus::Code(code),
+        exhausted: None,
+        usage: Usage::default(),
+    })
+}
+
+pub(crate) fn order(file: &[u8]) -> Order {
     let path = |text: &str| RelativePath::try_from(text).unwrap();
     let files = match file {
         [] => BTreeMap::new(),
@@ -171,8 +174,8 @@ pub(super) fn order(file: &[u8]) -> Order {
 
 /// Remembers what it was given.
 #[derive(Debug, Default)]
-pub(super) struct RecordingSink {
-    pub(super) outputs: Vec<(RelativePath, Vec<TreeEvent>, bool)>,
+pub(crate) struct RecordingSink {
+    pub(crate) outputs: Vec<(RelativePath, Vec<TreeEvent>, bool)>,
 }
 
 #[async_trait]
