@@ -100,6 +100,8 @@ impl<S: Read + Write + AsFd> Channel<S> {
                 Some(HostMessage::PowerOff) => return Err(ChannelError::PowerOff),
                 Some(_) if self.waiting.len() >= WAITING_MAX => return Err(ChannelError::Flood),
                 Some(message) => self.waiting.push_back(message),
+                // acknowledgements may just have made the room
+                None if self.window.has_room(frame.len()) => {}
                 None => self.fill()?,
             }
         }

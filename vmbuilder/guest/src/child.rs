@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
-use rustix::process::{Resource, Rlimit, chdir, pivot_root, setrlimit, setsid, umask};
+use rustix::process::{Resource, Rlimit, chdir, getrlimit, pivot_root, setrlimit, setsid, umask};
 use rustix::thread::{Gid, Uid, UnshareFlags};
 
 use crate::network;
@@ -173,15 +173,44 @@ fn set_names(plan: &Plan) -> Result<(), Errno> {
 }
 
 fn set_limits(plan: &Plan) -> Result<(), Errno> {
-    let limit = |current, maximum| Rlimit { current, maximum };
-    setrlimit(Resource::Core, limit(Some(0), None))?;
     setrlimit(
-        Resource::Nofile,
-        limit(Some(OPEN_FILES_MAX), Some(OPEN_FILES_MAX)),
-    )?;
-    setrlimit(Resource::Nproc, limit(plan.processes, plan.processes))?;
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: None,
+        },
+    )
+    .or_else(|errno| match errno {
+        Errno::PERM => set_within(Resource::Core, Some(0)),
+        errno => Err(errno),
+    })?;
+    set_both(Resource::Nofile, Some(OPEN_FILES_MAX))?;
+    set_both(Resource::Nproc, plan.processes)?;
     umask(Mode::from_raw_mode(UMASK));
     sys::set_personality(plan.personality)
+}
+
+/// Sets the soft and the hard limit; where not even root may raise the hard one (containers), as far as it allows.
+fn set_both(resource: Resource, wanted: Option<u64>) -> Result<(), Errno> {
+    match setrlimit(
+        resource,
+        Rlimit {
+            current: wanted,
+            maximum: wanted,
+        },
+    ) {
+        Err(Errno::PERM) => set_within(resource, wanted),
+        result => result,
+    }
+}
+
+fn set_within(resource: Resource, wanted: Option<u64>) -> Result<(), Errno> {
+    let maximum = getrlimit(resource).maximum;
+    let current = match (wanted, maximum) {
+        (Some(wanted), Some(maximum)) => Some(wanted.min(maximum)),
+        (wanted, maximum) => wanted.or(maximum),
+    };
+    setrlimit(resource, Rlimit { current, maximum })
 }
 
 fn become_builder(plan: &Plan) -> Result<(), Errno> {

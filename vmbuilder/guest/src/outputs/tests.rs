@@ -160,7 +160,8 @@ fn a_whole_tree() {
 /// What no store can keep is refused, and named.
 #[test]
 fn unfit_files_are_named() {
-    let cases: &[(&str, fn(&Path), OutputReason)] = &[
+    type Make = fn(&Path);
+    let cases: &[(&str, Make, OutputReason)] = &[
         ("fifo", |path| make_node(path, FileType::Fifo), OutputReason::Fifo),
         (
             "socket",
