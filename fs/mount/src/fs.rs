@@ -53,7 +53,7 @@ pub struct CastoreFs {
 /// Bounds and figures of a file system.
 #[derive(Clone, Copy, Debug)]
 pub struct FsLimits {
-    /// Inodes a kernel may hold; more are refused with `ENOMEM`. About 250 bytes each.
+    /// Inodes a kernel may hold; more are refused with `ENOMEM`. About 300 bytes each.
     pub inodes_max: usize,
     /// Size that statfs(2) shows, bytes; 0 when unknown.
     pub total_bytes: u64,

@@ -11,7 +11,7 @@
 //!   name for each directory inode (`d_splice_alias`, fs/dcache.c), and two equal directories under one number would
 //!   move each other around, with `ESTALE` for whoever walks both at once.
 //!
-//! Memory: about 250 bytes for each number the kernel holds, at most `count_max` of them; at the bound `acquire` fails
+//! Memory: about 300 bytes for each number the kernel holds, at most `count_max` of them; at the bound `acquire` fails
 //! rather than forgets, for the kernel may use a number until it says otherwise. The kernel forgets when it needs memory.
 //!
 //! Lock order: one lock, `table`, held for map operations only.

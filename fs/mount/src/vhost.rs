@@ -145,7 +145,8 @@ impl VhostServer {
 }
 
 impl Drop for VhostServer {
-    /// Stops, waits up to 5 seconds for requests that are being served, and removes the socket.
+    /// Stops, waits up to 5 seconds for requests that are being served, and removes the socket. Blocks: where that hurts,
+    /// call [`VhostServer::stop`] and await [`VhostServer::ended`] first.
     fn drop(&mut self) {
         self.stop();
         let _ = std::fs::remove_file(&self.socket); // the owner may have removed its directory already
@@ -291,3 +292,6 @@ impl StartVhostError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

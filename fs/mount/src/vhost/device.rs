@@ -202,7 +202,7 @@ impl Threads {
 }
 
 /// Serves one chain; returns the bytes written into it.
-fn serve(server: &FsServer, taken: &Taken, request: &mut Vec<u8>) -> u32 {
+pub(super) fn serve(server: &FsServer, taken: &Taken, request: &mut Vec<u8>) -> u32 {
     let served = read_request(taken, request)
         .and_then(|reply| server.serve_guest(request, reply))
         .map_err(|error| tracing::warn!(%error, "a guest's request cannot be answered"));

@@ -187,11 +187,13 @@ impl ChunkStore for FaultyChunks {
             return Ok(None);
         }
         if self.faults.corrupt.lock().unwrap().contains(digest) {
-            let store = StoreName::from("test");
-            return Err(ReadBlobError::Corrupt {
-                digest: digest.to_string(),
-                store,
-            });
+            // other bytes under this digest, for the store itself to find out
+            let damaged = MemoryChunkStore::new(StoreName::from("damaged"));
+            let put = damaged
+                .put(vec![(*digest, Bytes::from_static(b"other bytes"))])
+                .await;
+            put.expect("memory takes everything");
+            return damaged.get(digest).await;
         }
         self.inner.get(digest).await
     }
