@@ -6,6 +6,7 @@ use igloo_castore::digest::ParseDigestError;
 use igloo_castore::directory::MakeDirectoryError;
 use igloo_castore::node::{ParseNameError, ParseTargetError};
 use igloo_status::Code;
+use nix_compat::store_path::ParseStorePathError;
 
 /// A message that breaks a rule of its schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +69,9 @@ pub enum WireReason {
     /// Entries that make no directory.
     #[error(transparent)]
     Directory(#[from] MakeDirectoryError),
+    /// No store path.
+    #[error(transparent)]
+    StorePath(#[from] ParseStorePathError),
     /// A request no builder can run.
     #[error(transparent)]
     Request(#[from] CheckRequestError),

@@ -13,12 +13,13 @@
 //! Map
 //! - [`snix`], [`igloo`]: generated types, clients and server traits, one module for each package;
 //! - [`castore`]: digests, nodes, directories; [`build`]: requests, [`event`]: events, outcomes, failures;
-//! - [`snix_build`]: build requests of snix's clients; [`error`]: why a message was refused.
+//! - [`path_info`]: records of store paths; [`snix_build`]: build requests of snix's clients; [`error`]: why a message was refused.
 
 pub mod build;
 pub mod castore;
 pub mod error;
 pub mod event;
+pub mod path_info;
 pub mod snix_build;
 
 pub use error::{WireError, WireReason};

@@ -9,7 +9,7 @@
 //!
 //! Map
 //! - [`address`]: URLs and listen addresses; [`listen`], [`connect`]: the two ends of a socket; [`serve`]: a server;
-//! - [`castore`]: blobs and directories; [`build`]: builds;
+//! - [`castore`]: blobs and directories; [`path_info`]: records of store paths; [`build`]: builds;
 //! - [`limits`]: every bound; [`status`]: errors over the wire, and when a call is tried again.
 
 pub mod address;
@@ -18,6 +18,7 @@ pub mod castore;
 pub mod connect;
 pub mod limits;
 pub mod listen;
+pub mod path_info;
 pub mod serve;
 pub mod status;
 mod task;
@@ -27,4 +28,5 @@ pub use build::{BuildService, GrpcBuilder};
 pub use castore::{ChunkLists, ContentCache, GrpcBlobStore, GrpcDirectoryStore};
 pub use connect::Connection;
 pub use listen::Listener;
+pub use path_info::{Admission, GrpcPathInfoStore};
 pub use serve::Services;

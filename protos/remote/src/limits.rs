@@ -22,6 +22,10 @@ pub const FETCH_WINDOW: usize = 8;
 pub const PUT_WINDOW: usize = 16;
 /// Most directories in one Put or one recursive Get.
 pub const DIRECTORIES_MAX: usize = 4 << 20;
+/// Most paths registered in one call.
+pub const PATH_INFOS_MAX: usize = 1 << 20;
+/// Most references of paths registered in one call.
+pub const REFERENCES_MAX: usize = 4 << 20;
 /// Calls under way on one connection to our server.
 pub const STREAMS_MAX: u32 = 256;
 /// Flow control: bytes in flight in one call.

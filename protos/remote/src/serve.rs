@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::stream;
 use igloo_castore::store::Castore;
 use igloo_status::Code;
+use igloo_store::Store;
 use tokio::sync::Semaphore;
 use tonic::server::NamedService;
 use tonic::service::{Routes, RoutesBuilder};
@@ -19,6 +20,7 @@ use crate::build::{BuildServer, BuildService, SnixBuildServer};
 use crate::castore::{BlobServer, ChunkLists, ContentServer, DirectoryServer};
 use crate::limits::{CONNECTION_WINDOW_BYTES, DRAIN_WITHIN, KEEP_ALIVE, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::listen::Listener;
+use crate::path_info::{Admission, PathInfoServer, RegistryServer};
 
 /// Adds a service, and its name for the health service.
 macro_rules! add {
@@ -63,6 +65,23 @@ impl Services {
         add!(self, BlobServer::service(Arc::clone(&castore.blobs), lists));
         add!(self, DirectoryServer::service(Arc::clone(&castore.directories)));
         self
+    }
+
+    /// Offers a store: its content and its path infos.
+    #[must_use]
+    pub fn with_store(self, store: &Store, lists: ChunkLists, admission: Admission) -> Self {
+        let mut services = self.with_castore(&store.castore, lists);
+        add!(services, PathInfoServer::service(store.clone(), admission));
+        add!(services, RegistryServer::service(store.clone(), admission));
+        services
+    }
+
+    /// Offers a store as snix does, without what only igloo has: slower, for comparison and tests.
+    #[must_use]
+    pub fn with_snix_store(self, store: &Store, lists: ChunkLists, admission: Admission) -> Self {
+        let mut services = self.with_snix_castore(&store.castore, lists);
+        add!(services, PathInfoServer::service(store.clone(), admission));
+        services
     }
 
     /// Offers a builder, to igloo's clients and, where it has a store for them, to snix's.

@@ -225,9 +225,7 @@ impl Intake {
         if size == recorded {
             return Ok(());
         }
-        Err(Status::invalid_argument(format!(
-            "a directory records size {recorded} for {child}, whose size is {size}"
-        )))
+        Err(refuse_write(&WriteError::Dangling { child }))
     }
 
     /// The root of the one tree that was taken.

@@ -24,8 +24,8 @@ mod fetch;
 pub(crate) mod outline;
 
 pub use blob_client::GrpcBlobStore;
-pub(crate) use blob_server::BlobServer;
 pub use blob_server::ChunkLists;
+pub(crate) use blob_server::{BlobServer, stat};
 pub use cache::ContentCache;
 pub(crate) use content_server::ContentServer;
 pub use directory_client::GrpcDirectoryStore;
