@@ -4,39 +4,42 @@
 //! - `DIR/format`: which layout this is; read before anything else is touched;
 //! - `DIR/lock`: locked by the one process that may write, and says who that is;
 //! - `DIR/db/`: the database, one column family for each table;
+//! - `DIR/packs/`: the bytes of chunks, see `packs`;
 //! - `DIR/tmp/`: temporary files, removed whenever the store is opened for writing.
 //!
 //! Invariants
-//! - large puts of content skip the write-ahead log and small ones do not wait for the disk; [`RocksDatabase::sync`]
-//!   makes all of them durable, and only then may something durable refer to them;
+//! - content puts do not wait for the disk: chunk bytes are appended to a pack, and all rows wait in memory until
+//!   [`RocksDatabase::sync`] has synced the packs and commits them in one batch; so a crash leaves the content of some sync,
+//!   in which everything that can be seen is whole;
 //! - [`Batch`]es of the caller's tables are all or nothing and on disk when `commit` returns;
 //! - after a crash at any moment the database opens, with everything that was synced or committed;
-//! - memory: block cache and write buffers stay within [`RocksMemory`]; open files within `open_files_max`;
+//! - memory: block cache and write buffers stay within [`RocksMemory`]; open files within `open_files_max` and 128 packs;
 //! - a write is refused while less than `free_space_min_bytes` are free, so the disk never fills under the database.
-//!
-//! The bytes of chunks lie in blob files beside the sorted tables (values of [`options::BLOB_SIZE_MIN`] bytes and more), so
-//! compaction does not move them.
 
 mod content;
 mod open;
 mod options;
+mod packs;
 mod table;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use igloo_status::Code;
-use rocksdb::{ColumnFamily, DB, FlushOptions, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 
 use crate::blocking;
 use crate::cache::BlobCache;
 use crate::chunked::ChunkedBlobStore;
+use crate::digest::{ChunkDigest, DIGEST_SIZE};
 use crate::error::{BackendError, WriteError};
 use crate::store::{Castore, StoreName};
 use content::{RocksBlobIndex, RocksChunkStore, RocksDirectoryStore};
+use packs::{PENDING_MAX, Packs, Place};
 
 pub use open::OpenRocksError;
 pub use options::{RocksMemory, RocksOptions};
@@ -45,14 +48,17 @@ pub use table::{Batch, Table};
 const CHUNKS: &str = "chunks";
 const BLOBS: &str = "blobs";
 const DIRECTORIES: &str = "directories";
+const PACKS: &str = "packs";
 /// Tables of this crate; the caller's come on top.
-const CONTENT_TABLES: [&str; 3] = [CHUNKS, BLOBS, DIRECTORIES];
+const CONTENT_TABLES: [&str; 4] = [CHUNKS, BLOBS, DIRECTORIES, PACKS];
 
-/// Content puts of at least this many bytes skip the write-ahead log.
-const UNLOGGED_SIZE_MIN: usize = 1 << 20;
 /// A reader looks for what the writer has added at most this often.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(100);
-/// Pause between two looks at the free space of the disk.
+/// With this much waiting in memory, bytes, a put of rows syncs by itself.
+const PENDING_ROWS_BYTES: usize = 16 << 20;
+/// What a waiting row costs besides its value, bytes; an estimate.
+const PENDING_ROW_OVERHEAD: usize = 128;
+/// The free space of the disk is looked at whenever this much was written.
 const FREE_SPACE_EVERY_BYTES: u64 = 4 << 20;
 
 /// An open database. Cheap to clone; the last clone dropped closes it.
@@ -145,10 +151,9 @@ struct Shared {
     free_space_min: u64,
     /// Bytes written since the start, to look at the free space now and then.
     written_bytes: AtomicU64,
-    /// Content puts, logged or not.
+    packs: Packs,
+    rows: PendingRows,
     puts: Puts,
-    /// Content puts that skipped the log.
-    unlogged: Puts,
     /// Serializes flushes.
     flush: Mutex<()>,
 }
@@ -177,6 +182,56 @@ impl Puts {
     }
 }
 
+type Key = [u8; DIGEST_SIZE];
+type PendingRow = ((&'static str, Key), Bytes);
+
+/// Content rows that are not in the database yet.
+#[derive(Default)]
+struct PendingRows(RwLock<Pending>);
+
+#[derive(Default)]
+struct Pending {
+    rows: HashMap<(&'static str, Key), Bytes>,
+    bytes: usize,
+}
+
+impl PendingRows {
+    fn get(&self, table: &'static str, key: &[u8]) -> Option<Bytes> {
+        let key = key.try_into().ok()?;
+        let pending = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        pending.rows.get(&(table, key)).cloned()
+    }
+
+    /// Whether they have become so many that it is time to sync.
+    fn insert(&self, table: &'static str, rows: Vec<(Key, Bytes)>) -> bool {
+        let mut pending = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, value) in rows {
+            pending.bytes += PENDING_ROW_OVERHEAD + value.len();
+            pending.rows.insert((table, key), value);
+        }
+        pending.bytes > PENDING_ROWS_BYTES
+    }
+
+    fn snapshot(&self) -> Vec<PendingRow> {
+        let pending = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        pending
+            .rows
+            .iter()
+            .map(|(key, value)| (*key, value.clone()))
+            .collect()
+    }
+
+    /// They are in the database now. A row that was put again meanwhile says the same: its key is a digest.
+    fn written(&self, rows: &[PendingRow]) {
+        let mut pending = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, value) in rows {
+            if pending.rows.remove(key).is_some() {
+                pending.bytes = pending.bytes.saturating_sub(PENDING_ROW_OVERHEAD + value.len());
+            }
+        }
+    }
+}
+
 enum Access {
     /// Holds the lock file.
     Exclusive { _lock: std::fs::File },
@@ -189,15 +244,15 @@ enum Access {
 
 impl Shared {
     fn family(&self, name: &'static str) -> Result<&ColumnFamily, BackendError> {
-        self.db.cf_handle(name).ok_or_else(|| BackendError {
-            store: self.name.clone(),
-            code: Code::Internal,
-            message: format!("the table `{name}` was not opened"),
-            source: None,
-        })
+        self.db
+            .cf_handle(name)
+            .ok_or_else(|| self.failure(Code::Internal, format!("the table `{name}` was not opened")))
     }
 
     fn get(&self, table: &'static str, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
+        if let Some(value) = self.rows.get(table, key) {
+            return Ok(Some(value));
+        }
         let family = self.family(table)?;
         let first = self.db.get_cf(family, key);
         if !matches!(first, Ok(Some(_))) && self.catch_up() {
@@ -218,58 +273,106 @@ impl Shared {
     }
 
     /// Whether `value` is stored under `key`: wrong bytes count as absent, so that a put mends them.
-    fn holds(&self, table: &'static str, key: &[u8], value: &[u8]) -> Result<bool, BackendError> {
-        let family = self.family(table)?;
-        if !self.db.key_may_exist_cf(family, key) {
+    fn holds(&self, table: &'static str, key: &Key, value: &[u8]) -> Result<bool, BackendError> {
+        if self.rows.get(table, key).is_none() && !self.db.key_may_exist_cf(self.family(table)?, key) {
             return Ok(false);
         }
-        match self.db.get_pinned_cf(family, key) {
+        match self.get(table, key) {
             Ok(stored) => Ok(stored.is_some_and(|stored| *stored == *value)),
-            Err(error) if error.kind() == rocksdb::ErrorKind::Corruption => Ok(false),
-            Err(error) => Err(self.error(&format!("cannot read the table `{table}`"), error)),
+            Err(error) if error.code() == Code::DataLoss => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
-    fn contains(&self, table: &'static str, key: &[u8]) -> Result<bool, BackendError> {
-        let family = self.family(table)?;
-        if !self.db.key_may_exist_cf(family, key) {
-            return Ok(false);
-        }
-        match self.db.get_pinned_cf(family, key) {
-            Ok(stored) => Ok(stored.is_some()),
-            Err(error) => Err(self.error(&format!("cannot read the table `{table}`"), error)),
-        }
-    }
-
-    /// Writes content: durable after the next `sync`, visible at once.
-    fn put_content<K: AsRef<[u8]>>(
-        &self,
-        table: &'static str,
-        items: &[(K, Bytes)],
-    ) -> Result<(), BackendError> {
-        let family = self.family(table)?;
-        let mut batch = WriteBatch::default();
-        for (key, value) in items {
-            if !self.holds(table, key.as_ref(), value)? {
-                batch.put_cf(family, key, value);
+    /// Writes content rows: durable after the next `sync`, visible at once.
+    fn put_content(&self, table: &'static str, mut rows: Vec<(Key, Bytes)>) -> Result<(), BackendError> {
+        let mut size = 0;
+        let mut kept = Vec::with_capacity(rows.len());
+        for (key, value) in rows.drain(..) {
+            if !self.holds(table, &key, &value)? {
+                size += value.len() as u64;
+                kept.push((key, value));
             }
         }
-        if batch.is_empty() {
+        if kept.is_empty() {
             // what is there may still be unsynced, but then an earlier put has counted it
             return Ok(());
         }
-        self.check_writable(batch.size_in_bytes() as u64)?;
-        // once a put has skipped the log, later ones must not overtake it there: a crash keeps a prefix
-        let skip_log = batch.size_in_bytes() >= UNLOGGED_SIZE_MIN || self.unlogged.outstanding();
-        let mut options = WriteOptions::default();
-        options.disable_wal(skip_log);
-        let write = || self.puts.count(|| self.db.write_opt(batch, &options));
-        let written = if skip_log {
-            self.unlogged.count(write)
-        } else {
-            write()
+        self.check_writable(size)?;
+        let full = self.puts.count(|| self.rows.insert(table, kept));
+        if full { self.sync() } else { Ok(()) }
+    }
+
+    fn chunk_place(&self, digest: &ChunkDigest) -> Result<Option<Place>, BackendError> {
+        if let Some(place) = self.packs.pending(digest) {
+            return Ok(Some(place));
+        }
+        let Some(value) = self.get(CHUNKS, digest.as_bytes())? else {
+            return Ok(None);
         };
-        written.map_err(|error| self.error("cannot store content", error))
+        match Place::decode(&value) {
+            Some(place) => Ok(Some(place)),
+            None => Err(self.failure(
+                Code::DataLoss,
+                format!("the index entry of chunk {digest} is damaged"),
+            )),
+        }
+    }
+
+    /// A chunk's bytes, checked; `Some(None)` when the chunk should be there, but its bytes are gone or wrong.
+    fn chunk(&self, digest: &ChunkDigest) -> Result<Option<Option<Bytes>>, BackendError> {
+        let place = match self.chunk_place(digest) {
+            Ok(Some(place)) => place,
+            Ok(None) => return Ok(None),
+            Err(error) if error.code() == Code::DataLoss => return Ok(Some(None)),
+            Err(error) => return Err(error),
+        };
+        let bytes = self
+            .packs
+            .read(place)
+            .map_err(|error| self.io_error("cannot read a pack", error))?;
+        Ok(Some(bytes.filter(|bytes| digest.matches(bytes)).map(Bytes::from)))
+    }
+
+    /// Writes chunks that are not there or damaged.
+    fn put_chunks(&self, mut chunks: Vec<(ChunkDigest, Bytes)>) -> Result<(), BackendError> {
+        let mut seen = std::collections::HashSet::with_capacity(chunks.len());
+        let mut failed = None;
+        chunks.retain(|(digest, bytes)| {
+            seen.insert(*digest)
+                && match self.holds_chunk(digest, bytes) {
+                    Ok(holds) => !holds,
+                    Err(error) => {
+                        failed = Some(error);
+                        false
+                    }
+                }
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        self.check_writable(chunks.iter().map(|(_, bytes)| bytes.len() as u64).sum())?;
+        self.puts
+            .count(|| self.packs.append(&chunks))
+            .map_err(|error| self.io_error("cannot write to a pack", error))?;
+        if self.packs.pending_count() > PENDING_MAX {
+            return self.sync();
+        }
+        Ok(())
+    }
+
+    fn holds_chunk(&self, digest: &ChunkDigest, bytes: &Bytes) -> Result<bool, BackendError> {
+        let known = self.packs.pending(digest).is_some()
+            || self.db.key_may_exist_cf(self.family(CHUNKS)?, digest.as_bytes());
+        // compared, so that a put mends what is damaged
+        Ok(known
+            && self
+                .chunk(digest)?
+                .flatten()
+                .is_some_and(|stored| stored == bytes))
     }
 
     fn sync(&self) -> Result<(), BackendError> {
@@ -278,28 +381,34 @@ impl Shared {
             return Ok(());
         }
         let puts = self.puts.done.load(Ordering::SeqCst);
-        let unlogged = self.unlogged.done.load(Ordering::SeqCst);
-        if self.unlogged.outstanding() {
-            self.flush_tables()?;
+        // rows first: the chunks they name were appended before, so they are among the places taken after
+        let rows = self.rows.snapshot();
+        let synced = self
+            .packs
+            .sync()
+            .map_err(|error| self.io_error("cannot sync the packs to disk", error))?;
+        let mut batch = WriteBatch::default();
+        if !synced.places.is_empty() {
+            let (chunks, packs) = (self.family(CHUNKS)?, self.family(PACKS)?);
+            for (digest, place) in &synced.places {
+                batch.put_cf(chunks, digest.as_bytes(), place.encode());
+            }
+            for (id, size) in &synced.sizes {
+                batch.put_cf(packs, id.to_be_bytes(), size.to_le_bytes());
+            }
         }
+        for ((table, key), value) in &rows {
+            batch.put_cf(self.family(table)?, key, value);
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
         self.db
-            .flush_wal(true)
-            .map_err(|error| self.error("cannot sync the log to disk", error))?;
+            .write_opt(batch, &options)
+            .map_err(|error| self.error("cannot sync the database to disk", error))?;
+        self.packs.indexed(&synced);
+        self.rows.written(&rows);
         self.puts.synced.store(puts, Ordering::SeqCst);
-        self.unlogged.synced.store(unlogged, Ordering::SeqCst);
         Ok(())
-    }
-
-    fn flush_tables(&self) -> Result<(), BackendError> {
-        let families: Vec<_> = CONTENT_TABLES
-            .into_iter()
-            .map(|table| self.family(table))
-            .collect::<Result<_, _>>()?;
-        let mut options = FlushOptions::default();
-        options.set_wait(true);
-        self.db
-            .flush_cfs_opt(&families, &options)
-            .map_err(|error| self.error("cannot flush content to disk", error))
     }
 
     fn commit(&self, batch: Batch) -> Result<(), BackendError> {
@@ -320,19 +429,11 @@ impl Shared {
     }
 
     fn check_writable(&self, bytes: u64) -> Result<(), BackendError> {
-        let refuse = |code, message: String| {
-            Err(BackendError {
-                store: self.name.clone(),
-                code,
-                message,
-                source: None,
-            })
-        };
         if matches!(self.access, Access::ReadOnly { .. }) {
-            return refuse(
+            return Err(self.failure(
                 Code::PermissionDenied,
-                "the store is open for reading only".into(),
-            );
+                "the store is open for reading only".to_owned(),
+            ));
         }
         let before = self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
         if before != 0 && before / FREE_SPACE_EVERY_BYTES == (before + bytes) / FREE_SPACE_EVERY_BYTES {
@@ -348,7 +449,7 @@ impl Shared {
                 free >> 20,
                 self.free_space_min >> 20,
             );
-            return refuse(Code::ResourceExhausted, message);
+            return Err(self.failure(Code::ResourceExhausted, message));
         }
         Ok(())
     }
@@ -370,13 +471,31 @@ impl Shared {
         done.is_ok()
     }
 
-    fn error(&self, message: &str, error: rocksdb::Error) -> BackendError {
-        let code = open::code_of(&error);
-        let message = match code {
+    fn failure(&self, code: Code, message: String) -> BackendError {
+        BackendError {
+            store: self.name.clone(),
+            code,
+            message,
+            source: None,
+        }
+    }
+
+    fn io_error(&self, message: &str, error: std::io::Error) -> BackendError {
+        let code = Code::from_io(&error);
+        BackendError::new(&self.name, code, self.message(code, message), error)
+    }
+
+    /// A full disk is named in the message itself: it is what the user acts on.
+    fn message(&self, code: Code, message: &str) -> String {
+        match code {
             Code::ResourceExhausted => format!("the disk of {} is full: {message}", self.dir.display()),
             _ => message.to_owned(),
-        };
-        BackendError::new(&self.name, code, message, error)
+        }
+    }
+
+    fn error(&self, message: &str, error: rocksdb::Error) -> BackendError {
+        let code = open::code_of(&error);
+        BackendError::new(&self.name, code, self.message(code, message), error)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Chunks, chunk lists and directories as rows.
 //!
 //! Rows
-//! - `chunks`: digest to the chunk's bytes;
+//! - `chunks`: digest to the place of the chunk's bytes in a pack;
 //! - `blobs`: digest to the chunk list, for each chunk its digest and its size (u32, little endian);
 //! - `directories`: digest to the canonical encoding.
 //!
@@ -16,7 +16,7 @@ use igloo_status::Code;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::{BLOBS, CHUNKS, DIRECTORIES, RocksDatabase, Shared};
+use super::{BLOBS, DIRECTORIES, RocksDatabase, Shared};
 use crate::chunked::BlobIndex;
 use crate::digest::{BlobDigest, ChunkDigest, DIGEST_SIZE, DirectoryDigest};
 use crate::directory::Directory;
@@ -46,7 +46,7 @@ impl ChunkStore for RocksChunkStore {
         let digests = digests.to_vec();
         self.database
             .blocking(move |shared| {
-                let contains = |digest: &ChunkDigest| shared.contains(CHUNKS, digest.as_bytes());
+                let contains = |digest: &ChunkDigest| Ok(shared.chunk_place(digest)?.is_some());
                 digests.iter().map(contains).collect()
             })
             .await
@@ -55,26 +55,16 @@ impl ChunkStore for RocksChunkStore {
     async fn get(&self, digest: &ChunkDigest) -> Result<Option<Bytes>, ReadBlobError> {
         let digest = *digest;
         self.database
-            .blocking(move |shared| {
-                let bytes = shared
-                    .get(CHUNKS, digest.as_bytes())
-                    .map_err(|error| damaged_blob(shared, digest.to_string(), error))?;
-                match bytes {
-                    Some(bytes) if !digest.matches(&bytes) => Err(corrupt(shared, digest.to_string())),
-                    bytes => Ok(bytes),
-                }
+            .blocking(move |shared| match shared.chunk(&digest)? {
+                None => Ok(None),
+                Some(Some(bytes)) => Ok(Some(bytes)),
+                Some(None) => Err(corrupt(shared, digest.to_string())),
             })
             .await
     }
 
     async fn put(&self, chunks: Vec<(ChunkDigest, Bytes)>) -> Result<(), WriteError> {
-        let put = move |shared: &Shared| {
-            let rows: Vec<_> = chunks
-                .iter()
-                .map(|(digest, bytes)| (digest.as_bytes(), bytes.clone()))
-                .collect();
-            shared.put_content(CHUNKS, &rows)
-        };
+        let put = move |shared: &Shared| shared.put_chunks(chunks);
         Ok(self.database.blocking(put).await?)
     }
 
@@ -116,9 +106,9 @@ impl BlobIndex for RocksBlobIndex {
         let put = move |shared: &Shared| {
             let rows: Vec<_> = blobs
                 .iter()
-                .map(|(digest, stat)| (digest.as_bytes(), encode_list(stat)))
+                .map(|(digest, stat)| (*digest.as_bytes(), encode_list(stat)))
                 .collect();
-            shared.put_content(BLOBS, &rows)
+            shared.put_content(BLOBS, rows)
         };
         Ok(self.database.blocking(put).await?)
     }
@@ -202,10 +192,11 @@ impl DirectoryStore for RocksDirectoryStore {
                     sizes.insert(digest, directory.size());
                     rows.push((*digest.as_bytes(), encoding));
                 }
-                shared.put_content(DIRECTORIES, &rows)?;
-                for (directory, (digest, _)) in directories.into_iter().zip(&rows) {
+                let digests: Vec<_> = rows.iter().map(|(digest, _)| *digest).collect();
+                shared.put_content(DIRECTORIES, rows)?;
+                for (directory, digest) in directories.into_iter().zip(digests) {
                     // so that the parent's check finds its child in memory
-                    cache.insert(DirectoryDigest::from_bytes(*digest), Arc::new(directory));
+                    cache.insert(DirectoryDigest::from_bytes(digest), Arc::new(directory));
                 }
                 Ok(())
             })

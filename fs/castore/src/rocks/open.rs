@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use igloo_status::Code;
-use rocksdb::{DB, ErrorKind};
+use rocksdb::{DB, ErrorKind, IteratorMode};
 
-use super::{Access, Puts, RocksOptions, Shared, options};
+use super::packs::Packs;
+use super::{Access, PACKS, PendingRows, Puts, RocksOptions, Shared, options};
 use crate::store::StoreName;
 
 const FORMAT: u32 = 1;
@@ -19,6 +20,7 @@ const FORMAT_FILE: &str = "format";
 const FORMAT_PREFIX: &str = "igloo store, format ";
 const LOCK_FILE: &str = "lock";
 const DATABASE_DIR: &str = "db";
+const PACKS_DIR: &str = "packs";
 const TMP_DIR: &str = "tmp";
 /// More than any format or lock file has, bytes.
 const SMALL_FILE_SIZE_MAX: u64 = 4096;
@@ -43,7 +45,11 @@ pub(super) fn open(dir: &Path, options: &RocksOptions) -> Result<Shared, OpenRoc
     let tables = options::tables(options, existing.iter().map(String::as_str));
     let db =
         DB::open_cf_descriptors(&db_options, &path, tables).map_err(|error| database_error(&path, error))?;
-    Ok(shared(db, dir, options, Access::Exclusive { _lock: lock }))
+    let packs_dir = dir.join(PACKS_DIR);
+    make_dir(&packs_dir)?;
+    let last = last_pack(&db).map_err(|error| database_error(&path, error))?;
+    let packs = Packs::for_writing(&packs_dir, last).map_err(|error| io_error(&packs_dir, error))?;
+    Ok(shared(db, packs, dir, options, Access::Exclusive { _lock: lock }))
 }
 
 pub(super) fn open_read_only(dir: &Path, options: &RocksOptions) -> Result<Shared, OpenRocksError> {
@@ -63,10 +69,33 @@ pub(super) fn open_read_only(dir: &Path, options: &RocksOptions) -> Result<Share
         caught_up: Mutex::new(Instant::now()),
         _scratch: scratch,
     };
-    Ok(shared(db, dir, options, access))
+    let packs = Packs::for_reading(&dir.join(PACKS_DIR));
+    Ok(shared(db, packs, dir, options, access))
 }
 
-fn shared(db: DB, dir: &Path, options: &RocksOptions, access: Access) -> Shared {
+/// The last pack and its durable size; a damaged row counts as full, so that nothing is cut off.
+fn last_pack(db: &DB) -> Result<Option<(u32, u64)>, rocksdb::Error> {
+    let Some(family) = db.cf_handle(PACKS) else {
+        return Ok(None);
+    };
+    let Some(row) = db.iterator_cf(family, IteratorMode::End).next() else {
+        return Ok(None);
+    };
+    let (key, value) = row?;
+    let id = key
+        .as_ref()
+        .try_into()
+        .map(u32::from_be_bytes)
+        .unwrap_or(u32::MAX);
+    let size = value
+        .as_ref()
+        .try_into()
+        .map(u64::from_le_bytes)
+        .unwrap_or(u64::MAX);
+    Ok(Some((id, size)))
+}
+
+fn shared(db: DB, packs: Packs, dir: &Path, options: &RocksOptions, access: Access) -> Shared {
     Shared {
         db,
         dir: dir.to_owned(),
@@ -74,8 +103,9 @@ fn shared(db: DB, dir: &Path, options: &RocksOptions, access: Access) -> Shared 
         access,
         free_space_min: options.free_space_min_bytes,
         written_bytes: AtomicU64::new(0),
+        packs,
+        rows: PendingRows::default(),
         puts: Puts::default(),
-        unlogged: Puts::default(),
         flush: Mutex::new(()),
     }
 }

@@ -1,15 +1,12 @@
 //! How the database is tuned, and what it may use.
 //!
-//! Memory, at most: block cache + write buffers + one batch of each writer + about 10 MiB of RocksDB's own.
+//! Memory, at most: block cache + twice the write buffers (one filling, one on its way to disk) + about 10 MiB of RocksDB's
+//! own.
 
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, LogLevel, Options};
 
-use super::{BLOBS, CHUNKS, CONTENT_TABLES, DIRECTORIES};
+use super::{BLOBS, CHUNKS, CONTENT_TABLES, DIRECTORIES, PACKS};
 
-/// Values of at least this many bytes go to blob files and are not moved by compaction.
-pub const BLOB_SIZE_MIN: u64 = 8 << 10;
-/// Blob files are closed at this size, bytes.
-const BLOB_FILE_SIZE: u64 = 256 << 20;
 /// The log is emptied by a flush when it has grown to this, bytes; bounds the time to reopen.
 const LOG_SIZE_MAX: u64 = 32 << 20;
 
@@ -43,7 +40,7 @@ impl Default for RocksOptions {
             tables: &[],
             memory: RocksMemory::default(),
             open_files_max: 512,
-            free_space_min_bytes: 128 << 20,
+            free_space_min_bytes: 64 << 20,
             owner: "igloo".to_owned(),
         }
     }
@@ -53,7 +50,7 @@ impl Default for RocksMemory {
     fn default() -> Self {
         Self {
             block_cache_bytes: 32 << 20,
-            write_buffer_bytes: 64 << 20,
+            write_buffer_bytes: 32 << 20,
         }
     }
 }
@@ -62,8 +59,6 @@ pub(super) fn database(options: &RocksOptions) -> Options {
     let mut db = Options::default();
     db.create_if_missing(true);
     db.create_missing_column_families(true);
-    // a flush takes all tables at once: what refers and what is referred to become durable together
-    db.set_atomic_flush(true);
     db.set_db_write_buffer_size(options.memory.write_buffer_bytes);
     db.set_max_total_wal_size(LOG_SIZE_MAX);
     db.set_max_open_files(i32::try_from(options.open_files_max).unwrap_or(i32::MAX));
@@ -102,22 +97,12 @@ fn table(name: &str, options: &RocksOptions, cache: &Cache) -> Options {
     blocks.set_format_version(5);
     let mut table = Options::default();
     table.set_block_based_table_factory(&blocks);
-    match name {
-        CHUNKS => {
-            table.set_write_buffer_size(options.memory.write_buffer_bytes / 2);
-            table.set_compression_type(DBCompressionType::None);
-            table.set_enable_blob_files(true);
-            table.set_min_blob_size(BLOB_SIZE_MIN);
-            table.set_blob_file_size(BLOB_FILE_SIZE);
-            table.set_blob_compression_type(DBCompressionType::None);
-        }
+    table.set_write_buffer_size(options.memory.write_buffer_bytes / 4);
+    table.set_compression_type(match name {
         // digests do not compress
-        BLOBS => table.set_compression_type(DBCompressionType::None),
-        DIRECTORIES => table.set_compression_type(DBCompressionType::Lz4),
-        _ => table.set_compression_type(DBCompressionType::Zstd),
-    }
-    if name != CHUNKS {
-        table.set_write_buffer_size(options.memory.write_buffer_bytes / 8);
-    }
+        CHUNKS | BLOBS | PACKS => DBCompressionType::None,
+        DIRECTORIES => DBCompressionType::Lz4,
+        _ => DBCompressionType::Zstd,
+    });
     table
 }
