@@ -29,7 +29,7 @@ use crate::counters::Counters;
 use crate::errno::errno;
 use crate::inode::{Ino, Inode, ROOT};
 use crate::roots::{Roots, Stability};
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::tree::{DIRECTORY_CACHE_BYTES, Tree};
 use crate::view::{View, ViewError};
 
@@ -48,6 +48,8 @@ pub struct CastoreFs {
     view: View,
     runtime: Handle,
     limits: FsLimits,
+    /// Makes the top directory look changed at each glance while nobody can say whether it was.
+    glances: AtomicU64,
 }
 
 /// Bounds and figures of a file system.
@@ -78,6 +80,7 @@ impl CastoreFs {
             view: View::new(roots, tree, limits.inodes_max),
             runtime,
             limits,
+            glances: AtomicU64::new(0),
         }
     }
 
@@ -213,6 +216,8 @@ impl CastoreFs {
     }
 }
 
+const NANOSECONDS: u64 = 1_000_000_000;
+
 /// What readdir(3) shows as inode number where none was given out (FUSE_UNKNOWN_INO, libfuse).
 const INO_UNKNOWN: u64 = 0xffff_ffff;
 
@@ -258,9 +263,18 @@ impl FileSystem for CastoreFs {
     fn getattr(&self, _: &Context, inode: u64, _: Option<u64>) -> io::Result<(stat64, Duration)> {
         let stability = self.view.root_stability();
         let found = self.view.inode(inode).map_err(|error| self.refuse(&error))?;
-        let changing = matches!(*found, Inode::Root) && stability != Stability::Fixed;
-        let timeout = if changing { Duration::ZERO } else { FOREVER };
-        Ok((Attributes::of_inode(&found, stability).stat(inode), timeout))
+        let mut stat = Attributes::of_inode(&found, stability).stat(inode);
+        let timeout = match stability {
+            Stability::Changing { version, .. } if matches!(*found, Inode::Root) => {
+                if version == 0 {
+                    let glance = self.glances.fetch_add(1, Ordering::Relaxed) % NANOSECONDS;
+                    stat.st_mtime_nsec = i64::try_from(glance).unwrap_or_default();
+                }
+                Duration::ZERO
+            }
+            _ => FOREVER,
+        };
+        Ok((stat, timeout))
     }
 
     fn readlink(&self, _: &Context, inode: u64) -> io::Result<Vec<u8>> {

@@ -33,7 +33,9 @@ pub trait Roots: fmt::Debug + Send + Sync {
     /// The entry of that name. May take long: a store may fetch it first.
     async fn lookup(&self, name: &NodeName) -> Result<Option<RootEntry>, RootsError>;
 
-    /// At most `count_max` entries whose cursor is above `after`, ascending by cursor; none at the end.
+    /// At most `count_max` entries whose cursor is above `after`, ascending by cursor; fewer only at the end.
+    ///
+    /// Called once for every few thousand entries of a listing, with `after` the last cursor of the call before.
     async fn list(&self, after: u64, count_max: usize) -> Result<Vec<RootEntry>, RootsError>;
 
     /// How long answers hold.
@@ -58,7 +60,8 @@ pub enum Stability {
     Fixed,
     /// Entries may come or go.
     Changing {
-        /// Differs after every change that a listing would show.
+        /// Differs after every change that a listing would show; 0 when that is not known, and then the kernel keeps no
+        /// listing.
         version: u32,
         /// How long the kernel may keep a found entry without asking again.
         entry_ttl: Duration,

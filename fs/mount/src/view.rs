@@ -11,7 +11,7 @@ use igloo_status::Code;
 use crate::counters::Counters;
 use crate::inode::{AcquireInodeError, Ino, Inode, InodeTable, ROOT};
 use crate::roots::{RootEntry, Roots, RootsError, Stability};
-use crate::sync::{Arc, Ordering};
+use crate::sync::{Arc, Mutex, Ordering, lock};
 use crate::tree::{ReadFileError, Tree};
 
 /// A read-only file system for one kernel.
@@ -21,6 +21,8 @@ pub struct View {
     tree: Tree,
     inodes: InodeTable,
     counters: Arc<Counters>,
+    /// The page of the top directory fetched last: an answer to the kernel holds a few dozen entries of it.
+    page: Mutex<Option<Arc<RootsPage>>>,
 }
 
 /// A node found by name, with the number it now has in the kernel.
@@ -40,6 +42,7 @@ impl View {
             tree,
             inodes: InodeTable::new(inodes_max),
             counters: Arc::new(Counters::default()),
+            page: Mutex::default(),
         }
     }
 
@@ -97,13 +100,26 @@ impl View {
     pub async fn list(&self, number: u64, after: u64) -> Result<Listing, ViewError> {
         let inode = self.inode(number)?;
         match &*inode {
-            Inode::Root => Ok(Listing::Roots(self.roots.list(after, ROOTS_PAGE_COUNT).await?)),
+            Inode::Root => Ok(Listing::Roots(self.roots_page(after).await?, after)),
             Inode::Directory { digest, .. } => {
                 let start = usize::try_from(after).unwrap_or(usize::MAX);
                 Ok(Listing::Directory(self.tree.directory(digest).await?, start))
             }
             Inode::File { .. } | Inode::Symlink { .. } => Err(ViewError::NotDirectory { number }),
         }
+    }
+
+    /// The page that holds what comes after `after`. A listing from the start is always fetched anew; one that goes on may
+    /// use what was fetched for an earlier part of it, or for somebody else.
+    async fn roots_page(&self, after: u64) -> Result<Arc<RootsPage>, RootsError> {
+        let cached = lock(&self.page).clone();
+        if let Some(page) = cached.filter(|page| after > 0 && page.continues(after)) {
+            return Ok(page);
+        }
+        let entries = self.roots.list(after, ROOTS_PAGE_COUNT).await?;
+        let page = Arc::new(RootsPage { after, entries });
+        *lock(&self.page) = Some(page.clone());
+        Ok(page)
     }
 
     /// Counts a lookup of an entry that [`View::list`] gave.
@@ -150,16 +166,37 @@ impl View {
     }
 }
 
-/// Root entries fetched at a time: more than fit in one answer of 32 KiB would be fetched in vain.
-const ROOTS_PAGE_COUNT: usize = 256;
+/// Root entries fetched at a time: few enough to hold (2 MB), many enough for a store that scans for each page.
+const ROOTS_PAGE_COUNT: usize = 8192;
 
 /// Part of a directory's entries.
 #[derive(Debug)]
 pub enum Listing {
     /// A whole directory, to be read from the given index.
     Directory(Arc<Directory>, usize),
-    /// A page of the top directory.
-    Roots(Vec<RootEntry>),
+    /// A page of the top directory, to be read after the given cursor.
+    Roots(Arc<RootsPage>, u64),
+}
+
+/// Consecutive entries of the top directory.
+#[derive(Debug)]
+pub struct RootsPage {
+    after: u64,
+    entries: Vec<RootEntry>,
+}
+
+impl RootsPage {
+    /// Whether something that comes after `after` is here, or the directory is known to end there.
+    fn continues(&self, after: u64) -> bool {
+        let Some(last) = self.entries.last() else {
+            return after == self.after;
+        };
+        after >= self.after && (after < last.cursor || (after == last.cursor && self.is_last()))
+    }
+
+    fn is_last(&self) -> bool {
+        self.entries.len() < ROOTS_PAGE_COUNT
+    }
 }
 
 impl Listing {
@@ -167,18 +204,21 @@ impl Listing {
     pub fn iter(&self) -> impl Iterator<Item = (u64, &NodeName, &Node)> {
         let (directory, roots) = match self {
             Self::Directory(directory, start) => (directory.entries().get(*start..), None),
-            Self::Roots(entries) => (None, Some(entries)),
+            Self::Roots(page, after) => {
+                let start = page.entries.partition_point(|entry| entry.cursor <= *after);
+                (None, page.entries.get(start..))
+            }
         };
         let start = match self {
             Self::Directory(_, start) => u64::try_from(*start).unwrap_or(u64::MAX),
-            Self::Roots(_) => 0,
+            Self::Roots(..) => 0,
         };
         let directory = directory
             .unwrap_or_default()
             .iter()
             .zip(start.saturating_add(1)..);
         let directory = directory.map(|((name, node), cursor)| (cursor, name, node));
-        let roots = roots.into_iter().flatten();
+        let roots = roots.unwrap_or_default().iter();
         directory.chain(roots.map(|entry| (entry.cursor, &entry.name, &entry.node)))
     }
 }

@@ -19,13 +19,15 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use common::{Item, TestStore, Watchdog, can_mount, dir, file, link, name_of, noise, program};
-use igloo_castore::Node;
+use igloo_castore::{Node, NodeName};
 use igloo_mount::fuse::{MountError, UnmountError};
+use igloo_mount::roots::{RootEntry, RootsError, Stability};
 use igloo_mount::{
     CastoreFs, MapRoots, Mount, MountOptions, Roots, SingleRoot, SwapRoots, Totals, Tree, Unmount,
     cleanup_stale,
@@ -517,6 +519,80 @@ fn a_closure_swapped_in_later_is_seen() {
     check(mounted.mount.dir(), &tree);
     let warm = mounted.mount.fs().counters().snapshot();
     assert_eq!(cold.requests_all, warm.requests_all, "cold: {cold}\nwarm: {warm}");
+}
+
+/// A store that grows and cannot say when; it counts how often it is listed.
+#[derive(Debug, Default)]
+struct Growing {
+    entries: Mutex<Vec<(NodeName, Node)>>,
+    lists: AtomicU64,
+}
+
+#[async_trait]
+impl Roots for Growing {
+    async fn lookup(&self, name: &NodeName) -> Result<Option<RootEntry>, RootsError> {
+        let entries = self.entries.lock().unwrap();
+        let found = entries.iter().position(|(entry, _)| entry == name);
+        Ok(found.map(|index| RootEntry {
+            name: name.clone(),
+            node: entries[index].1.clone(),
+            cursor: index as u64 + 1,
+        }))
+    }
+
+    async fn list(&self, after: u64, count_max: usize) -> Result<Vec<RootEntry>, RootsError> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        let entries = self.entries.lock().unwrap();
+        let from = entries.iter().zip(1..).skip(after as usize).take(count_max);
+        let entry = |((name, node), cursor): (&(NodeName, Node), u64)| RootEntry {
+            name: name.clone(),
+            node: node.clone(),
+            cursor,
+        };
+        Ok(from.map(entry).collect())
+    }
+
+    fn stability(&self) -> Stability {
+        Stability::Changing {
+            version: 0,
+            entry_ttl: Duration::from_secs(3600),
+        }
+    }
+}
+
+#[test]
+fn a_store_that_grows_is_seen_to_grow() {
+    let test = "a_store_that_grows_is_seen_to_grow";
+    if !can_mount(test) {
+        return;
+    }
+    let store = TestStore::new();
+    let node = store.put(&file("x"));
+    let roots = Arc::new(Growing::default());
+    let add = |range: std::ops::Range<usize>| {
+        let new = range.map(|i| (name_of(format!("path-{i:06}").as_bytes()), node.clone()));
+        roots.entries.lock().unwrap().extend(new);
+    };
+    let count = 20_000;
+    add(0..count);
+    let mounted = mounted_roots(test, store, roots.clone());
+    let listed = || fs::read_dir(mounted.mount.dir()).unwrap().count();
+    assert_eq!(listed(), count);
+    let lists = roots.lists.load(Ordering::Relaxed);
+    assert!(
+        lists <= 4,
+        "a page serves many answers, but the store was listed {lists} times"
+    );
+    assert!(fs::metadata(mounted.path("path-020000")).is_err());
+    add(count..count + 7);
+    assert_eq!(listed(), count + 7);
+    assert_eq!(
+        fs::read(mounted.path("path-020000")).unwrap(),
+        b"x",
+        "a miss is not kept"
+    );
+    add(count + 7..count + 8);
+    assert_eq!(listed(), count + 8);
 }
 
 #[test]
