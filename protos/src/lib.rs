@@ -13,7 +13,8 @@
 //! Map
 //! - [`snix`], [`igloo`]: generated types, clients and server traits, one module for each package;
 //! - [`castore`]: digests, nodes, directories; [`build`]: requests, [`event`]: events, outcomes, failures;
-//! - [`path_info`]: records of store paths; [`snix_build`]: build requests of snix's clients; [`error`]: why a message was refused.
+//! - [`path_info`]: records of store paths; [`snix_build`]: build requests of snix's clients;
+//!   [`error`]: why a message was refused.
 
 pub mod build;
 pub mod castore;

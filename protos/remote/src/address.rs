@@ -120,7 +120,8 @@ pub enum ParseAddressError {
     },
     /// A socket path that no kernel takes.
     #[error(
-        "the socket path `{path}` has {size} bytes, more than the {SOCKET_PATH_BYTES_MAX} a socket may have; choose a shorter one"
+        "the socket path `{path}` has {size} bytes, more than the {SOCKET_PATH_BYTES_MAX} \
+         a socket may have; choose a shorter one"
     )]
     TooLong {
         /// The path.
@@ -130,7 +131,8 @@ pub enum ParseAddressError {
     },
     /// An address that other machines could reach.
     #[error(
-        "{address} is not of this machine alone; TLS and tokens are not there yet, so use 127.0.0.1, [::1] or a unix socket (ssh can forward either)"
+        "{address} is not of this machine alone; TLS and tokens are not there yet, \
+         so use 127.0.0.1, [::1] or a unix socket (ssh can forward either)"
     )]
     NotLoopback {
         /// The address.

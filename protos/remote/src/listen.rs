@@ -286,7 +286,8 @@ pub enum ListenError {
     },
     /// Others could replace the socket.
     #[error(
-        "the directory {directory} is not safe for a socket: it must belong to you or root, and only its owner may write to it"
+        "the directory {directory} is not safe for a socket: it must belong to you or root, \
+         and only its owner may write to it"
     )]
     Directory {
         /// The directory.
