@@ -1,6 +1,6 @@
 //! A disk that is really full: the store says so, keeps what it has, and goes on when there is room again.
 #![cfg(all(feature = "rocksdb", target_os = "linux"))]
-#![allow(clippy::unwrap_used, reason = "the helpers of tests")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "the helpers of tests")]
 
 use std::path::Path;
 use std::process::Command;

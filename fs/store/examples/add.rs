@@ -31,7 +31,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = open(&StoreUrl::Rocksdb { dir: dir.into() }, &options)?;
     for _ in 0..rounds {
         let (start, cpu) = (Instant::now(), cpu_seconds()?);
-        let info = store.add_path(&StorePathName::new("sample")?, Path::new(&path), &PathOptions::default()).await?;
+        let info = store
+            .add_path(
+                &StorePathName::new("sample")?,
+                Path::new(&path),
+                &PathOptions::default(),
+            )
+            .await?;
         let (wall, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
         #[allow(clippy::cast_precision_loss, reason = "for people")]
         let mib = info.nar_size as f64 / f64::from(1 << 20);
@@ -50,12 +56,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn cpu_seconds() -> Result<f64, Box<dyn std::error::Error>> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let fields = stat.rsplit_once(") ").ok_or("an odd stat file")?.1;
-    let ticks: Vec<f64> = fields.split(' ').skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    let ticks: Vec<f64> = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
     Ok(ticks.iter().sum::<f64>() / 100.0)
 }
 
 fn peak() -> std::io::Result<String> {
     let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .unwrap_or_default();
     Ok(line.split_whitespace().collect::<Vec<_>>().join(" "))
 }

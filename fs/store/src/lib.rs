@@ -6,7 +6,7 @@
 //! - [`add`]: adding paths, texts and NARs;
 //! - [`output`]: taking a build's outputs in;
 //! - [`nar`]: NARs of trees; [`needles`]: what is looked for in them;
-//! - [`url`], [`open`]: where a store is, and opening it.
+//! - [`url`], [`mod@open`]: where a store is, and opening it.
 
 pub mod add;
 pub mod nar;

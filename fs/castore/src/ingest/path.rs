@@ -4,7 +4,7 @@
 //! the ingest takes the results in order. Small files are read whole, larger ones stream.
 //!
 //! Invariants
-//! - memory for small files read ahead: [`READ_AHEAD_BYTES`]; for a streamed file [`BLOCKS_AHEAD`] blocks;
+//! - memory for small files read ahead: [`READ_AHEAD_BYTES`]; for a streamed file a few blocks of 1 MiB;
 //! - files are read as they are now: one that changes size while it is read is an error, never a mixture unnoticed;
 //! - permissions: the owner's x bit makes a file executable, as Nix has it; all else about a file is ignored.
 
