@@ -72,11 +72,24 @@ impl std::fmt::Display for Location {
 #[derive(Debug)]
 struct Source {
     base: u32,
-    text: Rc<[u8]>,
+    len: u32,
+    /// Offset of the first byte of each line but the first.
+    lines: Box<[u32]>,
+    /// Kept only where it cannot be read again.
+    text: Option<Rc<[u8]>>,
     origin: Origin,
 }
 
-/// All source texts of one evaluator, in order of registration.
+impl Source {
+    /// Number and first offset of the line that holds `offset`.
+    fn line_at(&self, offset: u32) -> (u32, u32) {
+        let before = self.lines.partition_point(|start| *start <= offset);
+        let start = before.checked_sub(1).map_or(0, |i| self.lines[i]);
+        (to_u32(before) + 1, start)
+    }
+}
+
+/// All source texts of one evaluator, in order of registration. The texts of files are not kept.
 #[derive(Debug, Default)]
 pub(crate) struct SourceTable {
     sources: Vec<Source>,
@@ -85,11 +98,19 @@ pub(crate) struct SourceTable {
 
 impl SourceTable {
     /// Registers a text and returns the position of its first byte; `None` when 4 GiB of source are exceeded.
-    pub(crate) fn add(&mut self, origin: Origin, text: Rc<[u8]>) -> Option<Pos> {
+    pub(crate) fn add(&mut self, origin: Origin, text: &Rc<[u8]>) -> Option<Pos> {
         let base = self.next.max(1);
         let len = u32::try_from(text.len()).ok()?;
         self.next = base.checked_add(len)?.checked_add(1)?;
-        self.sources.push(Source { base, text, origin });
+        let lines = line_starts(text);
+        let text = (!matches!(origin, Origin::File(_))).then(|| Rc::clone(text));
+        self.sources.push(Source {
+            base,
+            len,
+            lines,
+            text,
+            origin,
+        });
         Some(Pos(base))
     }
 
@@ -106,21 +127,30 @@ impl SourceTable {
         Some(&self.source(pos)?.origin)
     }
 
-    /// Line and column, from 1; O(offset).
+    /// Line and column, from 1.
     pub(crate) fn line_column(&self, pos: Pos) -> Option<(u32, u32)> {
         let source = self.source(pos)?;
-        let offset = to_usize(pos.0 - source.base).min(source.text.len());
-        let (line, start) = line_start(&source.text, offset);
-        Some((line, to_u32(offset - start) + 1))
+        let offset = (pos.0 - source.base).min(source.len);
+        let (line, start) = source.line_at(offset);
+        Some((line, offset - start + 1))
     }
 
-    /// Everything a message shows about a position; O(size of the text).
-    pub(crate) fn locate(&self, pos: Pos) -> Option<Location> {
+    /// `origin:line:column`, as messages name a place; `«none»` for nowhere.
+    pub(crate) fn place(&self, pos: Pos) -> String {
+        match (self.origin(pos), self.line_column(pos)) {
+            (Some(origin), Some((line, column))) => format!("{}:{line}:{column}", origin.display()),
+            _ => "«none»".to_owned(),
+        }
+    }
+
+    /// Everything a message shows about a position; `read` gives the text of a file again.
+    pub(crate) fn locate(&self, pos: Pos, read: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<Location> {
         let source = self.source(pos)?;
         let (line, column) = self.line_column(pos)?;
+        let text = self.text(pos, read).map(|(_, text, _)| text).unwrap_or_default();
         let nth = |n: u32| {
             let index = to_usize(n.checked_sub(1)?);
-            split_lines(&source.text)
+            split_lines(&text)
                 .nth(index)
                 .map(|l| String::from_utf8_lossy(l).into_owned())
         };
@@ -133,36 +163,32 @@ impl SourceTable {
         })
     }
 
-    /// The bytes between two positions of one text.
-    pub(crate) fn snippet(&self, from: Pos, to: Pos) -> Option<&[u8]> {
-        let source = self.source(from)?;
-        source
-            .text
-            .get(to_usize(from.0 - source.base)..to_usize(to.0.checked_sub(source.base)?))
-    }
-
-    /// The registered text a position lies in, and the position of its first byte.
-    pub(crate) fn text(&self, pos: Pos) -> Option<(Pos, Rc<[u8]>, Origin)> {
+    /// The text a position lies in and the position of its first byte, if it can be had and has the length it had.
+    pub(crate) fn text(
+        &self,
+        pos: Pos,
+        read: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+    ) -> Option<(Pos, Rc<[u8]>, Origin)> {
         let source = self.source(pos)?;
-        Some((Pos(source.base), Rc::clone(&source.text), source.origin.clone()))
+        let text = match (&source.text, &source.origin) {
+            (Some(text), _) => Rc::clone(text),
+            (None, Origin::File(path)) => read(path)?.into(),
+            (None, _) => return None,
+        };
+        (to_u32(text.len()) == source.len).then(|| (Pos(source.base), text, source.origin.clone()))
     }
 }
 
-/// Number and offset of the line that holds `offset`; LF, CR LF and lone CR end a line.
-fn line_start(text: &[u8], offset: usize) -> (u32, usize) {
-    let (mut line, mut start, mut i) = (1u32, 0usize, 0usize);
-    while i < offset {
-        let here = text[i];
-        i += 1;
-        if here == b'\r' && text.get(i) == Some(&b'\n') && i < offset {
-            i += 1;
-        } else if here != b'\n' && here != b'\r' {
-            continue;
+/// Offsets at which lines start, without the first; LF, CR LF and lone CR end a line.
+fn line_starts(text: &[u8]) -> Box<[u32]> {
+    let mut starts = Vec::new();
+    for end in memchr::memchr2_iter(b'\n', b'\r', text) {
+        let crlf = text[end] == b'\r' && text.get(end + 1) == Some(&b'\n');
+        if !crlf {
+            starts.push(to_u32(end) + 1);
         }
-        line = line.saturating_add(1);
-        start = i;
     }
-    (line, start)
+    starts.into()
 }
 
 fn split_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -103,7 +103,7 @@ well_known! {
     or_ = "or", body = "body", overrides = "__overrides", functor = "__functor", to_string = "__toString",
     out_path = "outPath", drv_path = "drvPath", type_ = "type", name = "name", value = "value", success = "success",
     sub = "__sub", mul = "__mul", div = "__div", less_than = "__lessThan", find_file = "__findFile",
-    nix_path = "__nixPath", builtins = "builtins", cur_pos = "__curPos", file = "file", line = "line",
+    nix_path = "__nixPath", cur_pos = "__curPos", file = "file", line = "line",
     column = "column", system = "system", builder = "builder", args = "args", outputs = "outputs",
     output_hash = "outputHash", output_hash_algo = "outputHashAlgo", output_hash_mode = "outputHashMode",
     structured_attrs = "__structuredAttrs", ignore_nulls = "__ignoreNulls", json = "__json",
@@ -114,6 +114,6 @@ well_known! {
     directory = "directory", symlink = "symlink", unknown = "unknown", allowed_references = "allowedReferences",
     allowed_requisites = "allowedRequisites", disallowed_references = "disallowedReferences",
     disallowed_requisites = "disallowedRequisites", max_size = "maxSize", max_closure_size = "maxClosureSize",
-    out = "out", drv_attrs = "drvAttrs", all = "all", output_name = "outputName", empty = "", to = "to",
-    from = "from", rev = "rev", narhash = "narHash", underscore_type = "_type", derivation = "derivation",
+    output_name = "outputName", empty = "",
+    underscore_type = "_type",
 }

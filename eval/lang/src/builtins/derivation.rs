@@ -64,10 +64,7 @@ pub(super) fn derivation_strict(interp: &mut Interp, args: &[Value], _pos: Pos) 
         .map_err(|e| e.frame(name_pos, "while evaluating the derivation attribute 'name'"))?;
     let name = String::from_utf8_lossy(name).into_owned();
     make(interp, &name, attrs).map_err(|e| {
-        let place = interp
-            .sources
-            .locate(name_pos)
-            .map_or_else(|| "«none»".to_owned(), |l| l.to_string());
+        let place = interp.sources.place(name_pos);
         e.always(format!(
             "while evaluating derivation '{name}'\n  whose name attribute is located at {place}"
         ))
@@ -246,6 +243,10 @@ impl Maker {
             .coerce(value, &mut self.ctx, Coerce::ENV, Pos::NONE, "")?
             .into_owned();
         match key {
+            sym::json => {
+                let text = "setting structured attributes via '__json' is deprecated, and may be disallowed in future versions of Nix. Set '__structuredAttrs = true' instead.";
+                interp.warn_at(text, Pos::NONE);
+            }
             sym::builder => self.drv.builder.clone_from(&text),
             sym::system => self.drv.platform.clone_from(&text),
             sym::output_hash => self.output_hash = Some(text.clone()),

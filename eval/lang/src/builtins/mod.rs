@@ -10,6 +10,7 @@ mod convert;
 mod derivation;
 mod fetch;
 mod files;
+mod flake;
 mod hash;
 mod lists;
 mod math;

@@ -1,8 +1,8 @@
 //! The table of builtins.
 
 use super::{
-    Builtin, context, control, convert, derivation, fetch, files, hash, lists, math, sets, strings, types,
-    versions,
+    Builtin, context, control, convert, derivation, fetch, files, flake, hash, lists, math, sets, strings,
+    types, versions,
 };
 use crate::error::R;
 use crate::heap::value::Value;
@@ -321,6 +321,26 @@ pub(super) static TABLE: &[Builtin] = &[
         &[0],
         files::find_file,
         "A file found in a search path.",
+    ),
+    feature(
+        b(
+            "__flakeRefToString",
+            &["attrs"],
+            &[0],
+            flake::flake_ref_to_string_,
+            "A flake reference as text.",
+        ),
+        |f| f.flakes,
+    ),
+    feature(
+        b(
+            "__parseFlakeRef",
+            &["flake-ref"],
+            &[0],
+            flake::parse_flake_ref,
+            "The attributes of a flake reference.",
+        ),
+        |f| f.flakes,
     ),
     b(
         "__floor",

@@ -6,7 +6,7 @@
 //!
 //! Invariants
 //! - the names of a shape are sorted by symbol and unique;
-//! - a layered set's top is flat, and its count is that of the union.
+//! - a layered set's count is that of the union of its layers, which nest at most [`LAYERS_MAX`] deep.
 
 use std::cell::{OnceCell, RefCell};
 use std::sync::atomic::Ordering;
@@ -22,10 +22,10 @@ use crate::symbol::{Symbol, SymbolTable};
 
 /// Layers on top of each other; one more flattens.
 const LAYERS_MAX: usize = 8;
-/// A top this small may be layered (Nix: `eval-attrset-update-layer-rhs-threshold`).
-const TOP_MAX: usize = 16;
-/// A base below this size is copied.
-const BASE_MIN: usize = 24;
+/// Sets below this size are copied rather than layered.
+const LAYER_FROM: usize = 16;
+/// How many times larger one side of an update must be for it to be layered.
+const LAYER_RATIO: usize = 2;
 /// Results below this size have their merge plan remembered.
 const PLAN_MAX: usize = 96;
 /// Name lists below this size are shared when made at run time.
@@ -156,24 +156,21 @@ impl SetRef {
     /// Value and place of an attribute.
     #[inline]
     pub(crate) fn get(self, name: Symbol) -> Option<(Value, Pos)> {
-        let mut set = self;
-        loop {
-            if let Some((shape, values)) = set.parts() {
+        match self.parts() {
+            Some((shape, values)) => {
                 let i = shape.find(name)?;
-                return Some((values[i], shape.position(i)));
+                Some((values[i], shape.position(i)))
             }
-            if let Some(flat) = set.flat_if_made() {
-                set = flat;
-                continue;
-            }
-            let (base, top, _) = set.layers();
-            if let Some((shape, values)) = top.parts()
-                && let Some(i) = shape.find(name)
-            {
-                return Some((values[i], shape.position(i)));
-            }
-            set = base;
+            None => self.get_layered(name),
         }
+    }
+
+    fn get_layered(self, name: Symbol) -> Option<(Value, Pos)> {
+        if let Some(flat) = self.flat_if_made() {
+            return flat.get(name);
+        }
+        let (base, top, _) = self.layers();
+        top.get(name).or_else(|| base.get(name))
     }
 
     /// The value of an attribute.
@@ -192,18 +189,27 @@ impl SetRef {
         Self::from_bits(self.flat_cell().load(Ordering::Acquire))
     }
 
-    /// Where the set itself was written, if one literal made it.
-    pub(crate) fn own_pos(self) -> Pos {
-        self.parts().map_or(Pos::NONE, |(shape, _)| shape.own)
+    /// How deep layers nest; bounded by [`LAYERS_MAX`].
+    fn depth(self) -> usize {
+        if self.parts().is_some() || self.flat_if_made().is_some() {
+            return 0;
+        }
+        let (base, top, _) = self.layers();
+        1 + base.depth().max(top.depth())
     }
 
-    fn depth(self) -> usize {
-        let (mut set, mut depth) = (self, 0);
-        while set.parts().is_none() && set.flat_if_made().is_none() {
-            depth += 1;
-            set = set.layers().0;
+    /// The flat sets a layered set is made of, uppermost first.
+    fn leaves(self, out: &mut Vec<FlatSet>) {
+        if let Some(flat) = self
+            .as_flat()
+            .or_else(|| self.flat_if_made().and_then(Self::as_flat))
+        {
+            out.push(flat);
+            return;
         }
-        depth
+        let (base, top, _) = self.layers();
+        top.leaves(out);
+        base.leaves(out);
     }
 }
 
@@ -299,29 +305,21 @@ impl Heap {
     }
 
     fn flatten(&self, set: SetRef) -> FlatSet {
-        if let Some(flat) = set.flat_if_made().and_then(SetRef::as_flat) {
-            return flat;
-        }
-        let mut tops = Vec::new();
-        let mut base = set;
-        let base = loop {
-            if let Some(flat) = base
-                .as_flat()
-                .or_else(|| base.flat_if_made().and_then(SetRef::as_flat))
-            {
-                break flat;
+        let mut leaves = Vec::new();
+        set.leaves(&mut leaves);
+        let made = match leaves.as_slice() {
+            [only] => return *only,
+            [upper, lower] => self.merge_set(*lower, *upper),
+            _ => {
+                let mut attrs: Vec<Attr> = leaves.iter().flat_map(|l| l.iter()).collect();
+                // The sort is stable: of doubles the uppermost comes first.
+                attrs.sort_by_key(|a| a.0);
+                attrs.dedup_by_key(|a| a.0);
+                SetRef(self.set_of_sorted(&attrs).obj())
             }
-            let (below, top, _) = base.layers();
-            tops.push(self.flat(top));
-            base = below;
         };
-        let Some(mut top) = tops.pop() else { return base };
-        while let Some(upper) = tops.pop() {
-            top = self.merge(top, upper);
-        }
-        let merged = self.merge_set(base, top);
-        set.flat_cell().store(merged.value().bits(), Ordering::Release);
-        self.flat(merged)
+        set.flat_cell().store(made.value().bits(), Ordering::Release);
+        self.flat(made)
     }
 
     /// `a // b`.
@@ -333,24 +331,20 @@ impl Heap {
         if a_len == 0 {
             return b.value();
         }
-        if a_len >= BASE_MIN && b_len <= TOP_MAX && b_len * 2 <= a_len && a.depth() < LAYERS_MAX {
-            let top = self.flat(b);
-            let new = top.shape.names().iter().filter(|n| a.get(**n).is_none()).count();
-            return self.layered(a_len + new, a.value(), self.top_set(b, top));
+        let (small, large) = (a_len.min(b_len), a_len.max(b_len));
+        let layer = large >= LAYER_FROM && small * LAYER_RATIO <= large;
+        if layer && a.depth().max(b.depth()) < LAYERS_MAX {
+            let (few, many) = if a_len < b_len { (a, b) } else { (b, a) };
+            let both = self
+                .flat(few)
+                .shape
+                .names()
+                .iter()
+                .filter(|n| many.get(**n).is_some())
+                .count();
+            return self.layered(a_len + b_len - both, a.value(), b.value());
         }
         self.merge_set(self.flat(a), self.flat(b)).value()
-    }
-
-    fn top_set(&self, set: SetRef, flat: FlatSet) -> Value {
-        if set.as_flat().is_some() {
-            set.value()
-        } else {
-            self.set(flat.shape, flat.values)
-        }
-    }
-
-    fn merge(&self, a: FlatSet, b: FlatSet) -> FlatSet {
-        self.flat(self.merge_set(a, b))
     }
 
     fn merge_set(&self, a: FlatSet, b: FlatSet) -> SetRef {

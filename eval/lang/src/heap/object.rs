@@ -306,11 +306,6 @@ impl Heap {
         Value::string(self.bytes(Kind::String, &[text], ctx))
     }
 
-    /// A string made of parts, copied once.
-    pub(crate) fn string_of(&self, parts: &[&[u8]], ctx: Ctx) -> Value {
-        Value::string(self.bytes(Kind::String, parts, ctx))
-    }
-
     /// A path.
     pub(crate) fn path(&self, path: &[u8]) -> Value {
         Value::boxed(self.bytes(Kind::Path, &[path], Ctx::EMPTY))

@@ -153,16 +153,6 @@ impl Value {
         self.tag() == TAG_BOX
     }
 
-    /// A boolean's value.
-    #[inline]
-    pub(crate) const fn as_bool(self) -> Option<bool> {
-        match self {
-            Self::TRUE => Some(true),
-            Self::FALSE => Some(false),
-            _ => None,
-        }
-    }
-
     /// An integer's value.
     #[inline]
     pub(crate) fn as_int(self) -> Option<i64> {

@@ -63,10 +63,7 @@ impl Interp {
         let name = self.plain_string(name, attr.pos, "while evaluating the name of a dynamic attribute")?;
         let name = self.symbols.intern(name);
         if let Some(old) = all.iter().find(|a| a.0 == name) {
-            let place = self
-                .sources
-                .locate(old.2)
-                .map_or_else(|| "«none»".to_owned(), |l| l.to_string());
+            let place = self.sources.place(old.2);
             let shown = crate::syntax::show::identifier(self.symbols.name(name));
             let text = format!("dynamic attribute '{shown}' already defined at {place}");
             return Err(EvalError::new(ErrorKind::Eval, text).at(attr.pos));

@@ -105,7 +105,7 @@ impl Interp {
                 "more than 4 GiB of source text in one evaluation",
             )
         };
-        let base = self.sources.add(origin, Rc::clone(&text)).ok_or_else(too_much)?;
+        let base = self.sources.add(origin, &text).ok_or_else(too_much)?;
         let parsed = parser::parse(&text, &mut self.symbols, &self.settings.parse);
         let parsed = parsed.map_err(|e| self.syntax_error(&e, base))?;
         for warning in &parsed.warnings {
@@ -120,8 +120,8 @@ impl Interp {
         let mut message = String::new();
         for (i, part) in error.message.split('\u{1}').enumerate() {
             let at = if i % 2 == 1 { part.parse().ok() } else { None };
-            match at.and_then(|at| self.sources.locate(place(at))) {
-                Some(location) => message.push_str(&location.to_string()),
+            match at {
+                Some(at) => message.push_str(&self.sources.place(place(at))),
                 None => message.push_str(part),
             }
         }

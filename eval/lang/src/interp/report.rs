@@ -1,9 +1,11 @@
 //! Turns errors into what callers see, and says things while evaluating.
 
+use std::rc::Rc;
+
 use super::Interp;
 use crate::error::{Error, ErrorKind, EvalError, FrameText, Message, TraceLine, render_warning};
 use crate::io::{IoError, Notice};
-use crate::pos::{Origin, Pos};
+use crate::pos::{Location, Origin, Pos};
 use crate::pure::path_ops;
 use crate::syntax::ast::{Expr, ExprId};
 use crate::syntax::parser;
@@ -27,14 +29,14 @@ impl Interp {
                     )
                 }
             };
-            let location = self.sources.locate(frame.pos);
+            let location = self.locate(frame.pos);
             trace.push(TraceLine {
                 text,
                 location,
                 always: frame.always,
             });
         }
-        let location = self.sources.locate(error.pos);
+        let location = self.locate(error.pos);
         Error {
             kind: error.kind,
             message,
@@ -44,9 +46,15 @@ impl Interp {
         }
     }
 
+    fn locate(&self, pos: Pos) -> Option<Location> {
+        self.sources.locate(pos, |path| self.io.read_file(path).ok())
+    }
+
     /// The condition of the `assert` at a position, read again from its source.
     fn assertion_text(&mut self, pos: Pos) -> String {
-        let Some((base, text, origin)) = self.sources.text(pos) else {
+        let io = Rc::clone(&self.io);
+        let read = |path: &[u8]| io.read_file(path).ok();
+        let Some((base, text, origin)) = self.sources.text(pos, read) else {
             return String::new();
         };
         let settings = crate::settings::ParseSettings {
@@ -100,7 +108,7 @@ impl Interp {
 
     /// Warns about something at a position.
     pub(crate) fn warn_at(&self, message: &str, pos: Pos) {
-        let location = self.sources.locate(pos);
+        let location = self.locate(pos);
         self.io.notice(Notice::Warning(render_warning(
             "warning: ",
             message,

@@ -181,11 +181,11 @@ impl Printer<'_> {
                     self.text(" ");
                     print_attribute_name(&mut self.out, self.interp.symbols.name(name));
                 }
-                let place = param.and_then(|p| self.interp.sources.locate(p.pos));
-                self.text(&format!(
-                    " @ {}»",
-                    place.map_or_else(|| "«none»".to_owned(), |p| p.to_string())
-                ));
+                let place = self
+                    .interp
+                    .sources
+                    .place(param.map_or(crate::pos::Pos::NONE, |p| p.pos));
+                self.text(&format!(" @ {place}»"));
             }
             _ => self.text("«unknown»"),
         }
