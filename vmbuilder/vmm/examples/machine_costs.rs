@@ -24,6 +24,10 @@ use igloo_vmm::qemu::Qemu;
 use igloo_vmm::{GuestImage, MicroVmBuilder, MicroVmConfig, Probe, ProbeConfig};
 
 const RUNS: usize = 5;
+const TRIVIAL: &str = "echo hello; echo done > /nix/store/out";
+/// Much log and a large output: what the host holds must not grow with them.
+const BULK: &str =
+    "/nix/store/busybox head -c 32M /dev/zero; /nix/store/busybox truncate -s 512M /nix/store/out";
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -42,7 +46,7 @@ async fn main() -> Result<()> {
     let bench = Bench::new(Path::new(&image), &busybox, dir.path()).await?;
     let mut samples = Vec::new();
     for _ in 0..runs {
-        samples.push(bench.trivial().await?);
+        samples.push(bench.build(TRIVIAL).await?);
     }
     let median = |of: fn(&Sample) -> Duration| {
         let mut times: Vec<_> = samples.iter().map(of).collect();
@@ -66,6 +70,17 @@ async fn main() -> Result<()> {
     );
     let most = |of: fn(&Memory) -> u64| samples.iter().map(|sample| of(&sample.memory)).max().unwrap_or(0);
     println!("host_process {:.1} MiB", mib(most(|memory| memory.ours_kib)));
+    let bulk = bench.build(BULK).await?;
+    println!("host_process_with_bulk {:.1} MiB", mib(bulk.memory.ours_kib));
+    println!("bulk_run {:.3} s", bulk.stats.run.as_secs_f64());
+    println!("bulk_log {:.1} MiB", mib(bulk.stats.log_bytes >> 10));
+    println!(
+        "bulk_collect {:.3} s",
+        (bulk.stats.total - bulk.stats.run - bulk.stats.boot).as_secs_f64()
+    );
+    println!("bulk_output {:.1} MiB", mib(bulk.stats.output_bytes >> 10));
+    samples.push(bulk);
+    let most = |of: fn(&Memory) -> u64| samples.iter().map(|sample| of(&sample.memory)).max().unwrap_or(0);
     println!(
         "emulator_without_guest_memory {:.1} MiB",
         mib(most(|memory| memory.emulator_kib))
@@ -125,14 +140,14 @@ impl Bench {
         })
     }
 
-    fn request(&self) -> Result<BuildRequest> {
+    fn request(&self, script: &str) -> Result<BuildRequest> {
         let path = |text: &str| RelativePath::try_from(text);
-        let words = ["busybox", "sh", "-c", "echo hello; echo done > /nix/store/out"];
+        let words = ["busybox", "sh", "-c", script];
         Ok(BuildRequest {
             inputs: self.inputs.clone(),
             inputs_dir: path("nix/store")?,
             program: "/nix/store/busybox".into(),
-            arguments: words.map(Bytes::from).to_vec(),
+            arguments: words.map(|word| Bytes::copy_from_slice(word.as_bytes())).to_vec(),
             environment: BTreeMap::new(),
             working_dir: path("build")?,
             scratch_paths: BTreeSet::from([path("build")?, path("nix/store")?]),
@@ -150,15 +165,15 @@ impl Bench {
         })
     }
 
-    async fn trivial(&self) -> Result<Sample> {
-        // the watcher reads nothing until the end: there are four events
-        let (events, _watcher) = tokio::sync::mpsc::channel(16);
+    async fn build(&self, script: &str) -> Result<Sample> {
+        let (events, mut watcher) = tokio::sync::mpsc::channel(16);
+        tokio::spawn(async move { while watcher.recv().await.is_some() {} });
         let io = BuildIo {
             inputs: self.castore.clone(),
             outputs: Box::new(Forget),
             events,
         };
-        let request = self.request()?;
+        let request = self.request(script)?;
         let began = Instant::now();
         let build = self.builder.build(request, io);
         tokio::pin!(build);

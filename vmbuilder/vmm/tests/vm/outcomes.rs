@@ -16,8 +16,9 @@ async fn exits_and_signals_are_told_apart() {
     let Some(rig) = rig("exits_and_signals_are_told_apart") else {
         return;
     };
-    let (failed, killed) = tokio::join!(
+    let (failed, crashed, killed) = tokio::join!(
         run_commands(rig, "write /nix/store/0b-out x ; exit 42"),
+        outcome(rig, "crash"),
         outcome(
             rig,
             format!("write /{OUT} x ; spawn /nix/store/0a-program signal 11 ; signal 6 ; exit 7")
@@ -29,6 +30,7 @@ async fn exits_and_signals_are_told_apart() {
         "outputs of a failed build are not even asked for"
     );
     assert_eq!(failed.events, ["preparing", "started"]);
+    assert_eq!(crashed, BuildOutcome::Signal(4));
     // pid 1 of its namespace does not die of its own abort; it goes on, as under Nix
     assert_eq!(killed, BuildOutcome::ExitCode(7));
 }
