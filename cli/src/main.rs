@@ -12,6 +12,7 @@ mod context;
 mod failure;
 mod progress;
 mod roots;
+mod stop;
 mod stores;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use clap::Parser as _;
 use crate::args::{Arguments, Command, StoreCommand};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::stop::Stop;
 
 /// Exit code of a panic.
 const EXIT_BUG: u8 = 255;
@@ -53,13 +55,14 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::new(anyhow::Error::new(error).context("cannot start worker threads")))?;
     let result = runtime.block_on(async {
+        let stop = Stop::listen()?;
         if arguments.command.serves() {
-            return dispatch(arguments.command, &context).await; // being stopped is how these end well
+            return dispatch(arguments.command, &context, stop).await; // being stopped is how these end well
         }
         tokio::select! {
-            result = dispatch(arguments.command, &context) => result,
+            result = dispatch(arguments.command, &context, Stop::never()) => result,
             // dropping a command's future stops what it started and removes what it left
-            () = interrupted() => Err(Failure::new(anyhow::anyhow!("interrupted"))),
+            () = stop.asked() => Err(Failure::new(anyhow::anyhow!("interrupted"))),
         }
     });
     // work that cannot be cancelled (a database being written) ends by itself; a thread that waits for a peer may not
@@ -67,34 +70,20 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     result
 }
 
-async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+async fn dispatch(command: Command, context: &Context, stop: Stop) -> Result<(), Failure> {
     match command {
         Command::Build(arguments) => commands::build::run(context, arguments).await,
-        Command::Builder(arguments) => commands::builder::run(context, arguments).await,
+        Command::Builder(arguments) => commands::builder::run(context, arguments, stop).await,
         Command::Doctor(arguments) => commands::doctor::run(context, &arguments).await,
-        Command::Mount(arguments) => commands::mount::run(context, &arguments).await,
+        Command::Mount(arguments) => commands::mount::run(context, &arguments, stop).await,
         Command::Store(command) => match command {
             StoreCommand::Add(arguments) => commands::store::add(context, arguments).await,
-            StoreCommand::Daemon(arguments) => commands::daemon::run(context, &arguments).await,
+            StoreCommand::Daemon(arguments) => commands::daemon::run(context, &arguments, stop).await,
             StoreCommand::Dump(arguments) => commands::store::dump(context, &arguments).await,
             StoreCommand::Info(arguments) => commands::store::info(context, &arguments).await,
             StoreCommand::List(arguments) => commands::store::list(context, &arguments).await,
             StoreCommand::Verify(arguments) => commands::store::verify(context, &arguments).await,
         },
-    }
-}
-
-/// Waits for Ctrl-C or a request to end.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await; // the default action of the signals stays
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
 }
 

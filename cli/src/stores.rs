@@ -26,7 +26,11 @@ async fn open_for(context: &Context, access: Access) -> Result<Store, Failure> {
     if let StoreUrl::Remote { url } = &url {
         return Ok(igloo_remote::path_info::open(url, dir, Arc::new(ContentCache::default())).await?);
     }
-    let options = OpenOptions { dir, access, owner: context.command_name.into() };
+    let options = OpenOptions {
+        dir,
+        access,
+        owner: context.command_name.into(),
+    };
     let opened = tokio::task::spawn_blocking(move || igloo_store::open(&url, &options)).await;
     Ok(opened.map_err(|error| Failure::new(anyhow::Error::new(error)))??)
 }

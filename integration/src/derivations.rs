@@ -51,7 +51,11 @@ pub struct Parts {
 /// Whether there is a static busybox to build with; else the reason.
 pub fn busybox() -> Result<PathBuf, String> {
     let path = PathBuf::from("/bin/busybox");
-    if path.is_file() { Ok(path) } else { Err("there is no /bin/busybox (Debian's busybox-static)".into()) }
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err("there is no /bin/busybox (Debian's busybox-static)".into())
+    }
 }
 
 impl Recipes {
@@ -61,19 +65,54 @@ impl Recipes {
         let bin = tree.join("bin");
         std::fs::create_dir_all(&bin).expect("a folder for busybox");
         std::fs::copy(busybox, bin.join("busybox")).expect("a copy of busybox");
-        for applet in ["sh", "cat", "ls", "mkdir", "mkfifo", "sleep", "chmod", "ln", "cp", "dd", "head", "yes", "id", "env", "kill", "stat", "find", "seq", "true", "wc", "sha256sum", "touch", "rm", "grep"] {
+        for applet in [
+            "sh",
+            "cat",
+            "ls",
+            "mkdir",
+            "mkfifo",
+            "sleep",
+            "chmod",
+            "ln",
+            "cp",
+            "dd",
+            "head",
+            "yes",
+            "id",
+            "env",
+            "kill",
+            "stat",
+            "find",
+            "seq",
+            "true",
+            "wc",
+            "sha256sum",
+            "touch",
+            "rm",
+            "grep",
+        ] {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).expect("a link to busybox");
         }
         let shell = world.answer(&["store", "add", tree.to_str().expect("a textual path")]);
         let folder = world.path("drvs");
         std::fs::create_dir_all(&folder).expect("a folder for derivations");
         let dir = StoreDir::default();
-        Self { folder, shell: dir.parse(&shell).expect("a store path"), memo: HashModuloMemo::new(dir) }
+        Self {
+            folder,
+            shell: dir.parse(&shell).expect("a store path"),
+            memo: HashModuloMemo::new(dir),
+        }
     }
 
     /// A derivation that runs `script`.
     pub fn script(&mut self, name: &str, script: &str) -> Recipe {
-        self.write(name, Parts { script: script.into(), ..Parts::default() })
+        self.write(
+            name,
+            Parts {
+                script: script.into(),
+                ..Parts::default()
+            },
+        )
     }
 
     /// A derivation of these parts.
@@ -88,13 +127,24 @@ impl Recipes {
         let mut outputs = BTreeMap::new();
         for output in parts.more_outputs.iter().map(String::as_str).chain(["out"]) {
             env.insert(text(output), Vec::new());
-            outputs.insert(output.parse().expect("an output name"), DerivationOutput::Deferred);
+            outputs.insert(
+                output.parse().expect("an output name"),
+                DerivationOutput::Deferred,
+            );
         }
         if let Some(digest) = parts.fixed_sha256 {
             let address = ContentAddress::new(ContentAddressMethod::Flat, NixHash::Sha256(digest));
-            outputs.insert(out.clone(), DerivationOutput::CaFixed { address: address.expect("a content address") });
+            outputs.insert(
+                out.clone(),
+                DerivationOutput::CaFixed {
+                    address: address.expect("a content address"),
+                },
+            );
         }
-        let input_drvs = parts.built.iter().map(|input| (input.drv_path.clone(), BTreeSet::from([out.clone()])));
+        let input_drvs = parts
+            .built
+            .iter()
+            .map(|input| (input.drv_path.clone(), BTreeSet::from([out.clone()])));
         let mut derivation = Derivation {
             name: StorePathName::new(name).expect("a name"),
             outputs,
@@ -111,7 +161,10 @@ impl Recipes {
         let file = self.folder.join(drv_path.to_string());
         std::fs::write(&file, aterm).expect("a file");
         self.memo.add(drv_path.clone(), &derivation).expect("a hash");
-        let out = derivation.outputs[&out].path(&dir, &derivation.name, &out).expect("a path").expect("a known path");
+        let out = derivation.outputs[&out]
+            .path(&dir, &derivation.name, &out)
+            .expect("a path")
+            .expect("a known path");
         Recipe { file, drv_path, out }
     }
 }

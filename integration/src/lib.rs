@@ -4,9 +4,16 @@
 //! - every test has a world of its own ([`World`]): home, store, runtime folder, all below one temporary folder;
 //! - every command has a deadline; one that hangs is killed with everything it started, and the test fails saying so;
 //! - nothing is retried.
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a library for tests: a broken harness is a failed test")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a library for tests: a broken harness is a failed test"
+)]
 
 pub mod derivations;
+pub mod mounts;
+pub mod processes;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -41,7 +48,10 @@ impl Default for World {
 impl World {
     /// A fresh world.
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("igloo-test-").tempdir().expect("a temporary folder");
+        let dir = tempfile::Builder::new()
+            .prefix("igloo-test-")
+            .tempdir()
+            .expect("a temporary folder");
         for name in ["home", "run", "work"] {
             std::fs::create_dir(dir.path().join(name)).expect("folders of the world");
         }
@@ -62,8 +72,13 @@ impl World {
     pub fn igloo(&self) -> Command {
         let mut command = Command::new(igloo_binary());
         command.current_dir(self.path("work"));
-        command.env("HOME", self.path("home")).env("XDG_RUNTIME_DIR", self.path("run"));
-        command.env_remove("XDG_DATA_HOME").env_remove("XDG_STATE_HOME").env_remove("XDG_CACHE_HOME");
+        command
+            .env("HOME", self.path("home"))
+            .env("XDG_RUNTIME_DIR", self.path("run"));
+        command
+            .env_remove("XDG_DATA_HOME")
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("XDG_CACHE_HOME");
         command.env("XDG_CACHE_HOME", shared_cache());
         command.env("IGLOO_STORE", format!("rocksdb://{}", self.store_dir().display()));
         command.env("IGLOO_IMAGE", image_dir());
@@ -81,7 +96,27 @@ impl World {
     pub fn answer(&self, arguments: &[&str]) -> String {
         let ended = self.run(arguments);
         assert_eq!(ended.code, Some(0), "igloo {arguments:?}: {}", ended.stderr);
-        String::from_utf8(ended.stdout).expect("text").trim_end().to_string()
+        String::from_utf8(ended.stdout)
+            .expect("text")
+            .trim_end()
+            .to_string()
+    }
+}
+
+impl World {
+    /// Whether this machine can run builds; else the reason.
+    pub fn can_build(&self) -> Result<(), String> {
+        let ended = self.run(&["doctor", "--json"]);
+        let findings: serde_json::Value =
+            serde_json::from_slice(&ended.stdout).map_err(|error| error.to_string())?;
+        let missing = findings
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|finding| finding["state"] == "missing" && finding["subject"] != "FUSE");
+        missing.map_or(Ok(()), |finding| {
+            Err(format!("{}: {}", finding["subject"], finding["detail"]))
+        })
     }
 }
 
@@ -90,7 +125,11 @@ pub fn igloo_binary() -> PathBuf {
     let test = std::env::current_exe().expect("path of the test");
     let release = test.parent().and_then(Path::parent).expect("a target folder");
     let igloo = release.join("igloo");
-    assert!(igloo.is_file(), "{} is not built; run `cargo xtask test`", igloo.display());
+    assert!(
+        igloo.is_file(),
+        "{} is not built; run `cargo xtask test`",
+        igloo.display()
+    );
     igloo
 }
 
@@ -122,7 +161,10 @@ pub fn finish(command: &mut Command) -> Ended {
     if waiting.recv_timeout(DEADLINE).is_err() {
         kill_group(id);
         let output = waiter.join().expect("the waiter").expect("output");
-        panic!("{command:?} did not end in {DEADLINE:?}; stderr: {}", String::from_utf8_lossy(&output.stderr));
+        panic!(
+            "{command:?} did not end in {DEADLINE:?}; stderr: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     ended(waiter.join().expect("the waiter").expect("output"))
 }
@@ -130,12 +172,19 @@ pub fn finish(command: &mut Command) -> Ended {
 /// Starts a command in a process group of its own.
 pub fn start(command: &mut Command) -> Child {
     use std::os::unix::process::CommandExt as _;
-    command.stdin(Stdio::null()).process_group(0).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    command
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 /// Kills a started command and everything it started, as a crash would: no clean-up of its own.
 pub fn kill_group(id: u32) {
-    let status = Command::new("kill").args(["-KILL", "--", &format!("-{id}")]).stderr(Stdio::null()).status();
+    let status = Command::new("kill")
+        .args(["-KILL", "--", &format!("-{id}")])
+        .stderr(Stdio::null())
+        .status();
     status.expect("kill can be started");
 }
 
@@ -143,7 +192,10 @@ pub fn kill_group(id: u32) {
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < DEADLINE, "{what} did not happen in {DEADLINE:?}");
+        assert!(
+            start.elapsed() < DEADLINE,
+            "{what} did not happen in {DEADLINE:?}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -154,4 +206,41 @@ fn ended(output: Output) -> Ended {
         stdout: output.stdout,
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// What a command used.
+#[derive(Clone, Copy, Debug)]
+pub struct Used {
+    /// Most memory of its own at once, bytes: anonymous and file pages, but not memory shared with a machine's guest.
+    pub peak_bytes: u64,
+}
+
+/// [`finish`], with the command's memory watched while it runs.
+pub fn finish_measured(command: &mut Command) -> (Ended, Used) {
+    let child = start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let status = format!("/proc/{}/status", child.id());
+    let (done, waiting) = std::sync::mpsc::channel::<()>();
+    let watcher = std::thread::spawn(move || {
+        let mut peak_bytes = 0;
+        let tick = Duration::from_millis(5);
+        while waiting.recv_timeout(tick) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            peak_bytes = peak_bytes.max(own_memory_bytes(&status).unwrap_or(0));
+        }
+        Used { peak_bytes }
+    });
+    let output = child.wait_with_output().expect("output");
+    drop(done);
+    let used = watcher.join().expect("the watcher");
+    assert!(used.peak_bytes > 0, "the command ended before it was looked at");
+    (ended(output), used)
+}
+
+/// `RssAnon` and `RssFile` of a process (proc_pid_status(5)).
+fn own_memory_bytes(status: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(status).ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    Some((field("RssAnon:")? + field("RssFile:")?) * 1024)
 }

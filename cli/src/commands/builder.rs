@@ -10,12 +10,13 @@ use super::{machines, say};
 use crate::args::BuilderArguments;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::stop::Stop;
 use crate::stores;
 
 /// Runs builds for others until it is told to stop.
 ///
 /// Inputs come from the caller, or from the store both were given, when that is a server.
-pub async fn run(context: &Context, arguments: BuilderArguments) -> Result<(), Failure> {
+pub async fn run(context: &Context, arguments: BuilderArguments, stop: Stop) -> Result<(), Failure> {
     let address = Address::parse_listen(&arguments.listen)?;
     let builder = machines::builder(context, &arguments.machines).await?;
     let mut known = BTreeMap::new();
@@ -31,5 +32,8 @@ pub async fn run(context: &Context, arguments: BuilderArguments) -> Result<(), F
     };
     let listener = Listener::bind(&address).await?;
     say(format_args!("listening on {}", listener.address()))?;
-    Ok(Services::new().with_builder(service).serve(listener, crate::interrupted()).await?)
+    Ok(Services::new()
+        .with_builder(service)
+        .serve(listener, stop.asked())
+        .await?)
 }

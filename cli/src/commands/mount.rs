@@ -11,13 +11,14 @@ use crate::args::MountArguments;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::roots::StoreRoots;
+use crate::stop::Stop;
 use crate::stores;
 
 /// How often a mount is looked at that somebody else may have unmounted.
 const WATCH: Duration = Duration::from_millis(250);
 
 /// Shows the store as files until it is told to stop, or until somebody unmounts it.
-pub async fn run(context: &Context, arguments: &MountArguments) -> Result<(), Failure> {
+pub async fn run(context: &Context, arguments: &MountArguments, stop: Stop) -> Result<(), Failure> {
     let store = stores::open(context).await?;
     cleanup_stale(&arguments.dir)?;
     let castore = store.castore.clone();
@@ -35,7 +36,7 @@ pub async fn run(context: &Context, arguments: &MountArguments) -> Result<(), Fa
     let mount = Mount::new(&arguments.dir, fs, &options)?;
     say(format_args!("mounted on {}", arguments.dir.display()))?;
     tokio::select! {
-        () = crate::interrupted() => mount.unmount(Unmount::Lazy)?,
+        () = stop.asked() => mount.unmount(Unmount::Lazy)?,
         () = unmounted_by_others(&mount) => {}
     }
     if !context.quiet {
