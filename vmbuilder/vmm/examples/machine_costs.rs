@@ -27,7 +27,7 @@ const RUNS: usize = 5;
 const TRIVIAL: &str = "echo hello; echo done > /nix/store/out";
 /// Much log and a large output: what the host holds must not grow with them.
 const BULK: &str =
-    "/nix/store/busybox head -c 32M /dev/zero; /nix/store/busybox truncate -s 512M /nix/store/out";
+    "/nix/store/busybox dd if=/dev/zero bs=64k count=512; /nix/store/busybox truncate -s 512M /nix/store/out";
 
 #[tokio::main]
 async fn main() -> Result<()> {

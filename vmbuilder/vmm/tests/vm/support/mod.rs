@@ -65,7 +65,7 @@ fn set_up() -> Result<Rig, String> {
     }
     let program = compile_program()?;
     // the machines' directories in it go with their builds
-    let runtime_root = std::env::temp_dir().join(format!("igloo-vm-{}", std::process::id()));
+    let runtime_root = runtime_root();
     let mut config = config(&image, &host, &runtime_root);
     config.slots = SLOTS;
     Ok(Rig {
@@ -74,6 +74,23 @@ fn set_up() -> Result<Rig, String> {
         host,
         program,
     })
+}
+
+/// A short path, since sockets' paths are. A process cannot remove its own at its end, so it removes those of others that
+/// are empty.
+fn runtime_root() -> PathBuf {
+    const PREFIX: &str = "igloo-vm-";
+    let dir = std::env::temp_dir();
+    for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes())
+        {
+            let _ = std::fs::remove_dir(entry.path()); // fails when a machine is in it
+        }
+    }
+    dir.join(format!("{PREFIX}{}", std::process::id()))
 }
 
 /// Small machines: what the tests build needs little.
@@ -107,7 +124,10 @@ pub fn image_dir() -> PathBuf {
 
 fn compile_program() -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/program.rs");
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("program-{}", std::process::id()));
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let program = dir.join("machine-test-program");
+    // made beside and renamed: another run's processes see a whole one
+    let made = dir.join(format!("machine-test-program.{}", std::process::id()));
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc)
         .args(["--edition", "2024", "--target", "x86_64-unknown-linux-musl", "-O"])
@@ -120,11 +140,12 @@ fn compile_program() -> Result<PathBuf, String> {
             "linker=rust-lld",
             "-o",
         ])
-        .arg(&program)
+        .arg(&made)
         .arg(source)
         .output()
         .map_err(|error| format!("rustc cannot be run: {error}"))?;
     if output.status.success() {
+        std::fs::rename(&made, &program).map_err(|error| error.to_string())?;
         return Ok(program);
     }
     let message = String::from_utf8_lossy(&output.stderr);
