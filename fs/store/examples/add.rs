@@ -1,4 +1,4 @@
-//! How fast a path is added to an embedded store: `add STORE-DIR PATH [ROUNDS]`.
+//! How fast a path is added to an embedded store and read back: `add STORE-DIR PATH [ROUNDS]`.
 //!
 //! Question: what does an import cost in CPU, time and memory? Run it on one large file (bytes count) and on a tree of small
 //! files (files count), with a store directory on the disk in question; the page cache should be warm. Floor on one core,
@@ -46,6 +46,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             info.path,
             mib / wall,
             mib / cpu,
+            peak()?
+        );
+        let (start, cpu) = (Instant::now(), cpu_seconds()?);
+        store.verify(&info).await?;
+        let (wall, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
+        println!(
+            "read back as a NAR and hashed: {wall:.2} s, CPU {cpu:.2} s; {}",
             peak()?
         );
     }
