@@ -411,13 +411,13 @@ impl Maker {
                 continue;
             }
             if path.is_derivation() {
-                let drv = interp
+                let links = interp
                     .io
-                    .read_derivation(&path)
+                    .derivation_links(&path)
                     .map_err(|e| Interp::io_error(&e))?;
                 let outputs = self.drv.input_drvs.entry(path.clone()).or_default();
-                outputs.extend(drv.outputs.keys().cloned());
-                work.extend(drv.references());
+                outputs.extend(links.outputs);
+                work.extend(links.references);
             } else {
                 work.extend(interp.io.references(&path).unwrap_or_default());
             }

@@ -1,7 +1,7 @@
 //! The world of this machine's files, with a store that only computes paths.
 //!
-//! Nothing is written: imports and derivations get their paths, as with Nix's `dummy://` store, and derivations are kept so
-//! that they can be looked at again. Builds and fetches are refused.
+//! Nothing is written: imports and derivations get their paths, as with Nix's `dummy://` store; of a derivation only its
+//! links are kept. Builds and fetches are refused.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,7 +15,10 @@ use nix_compat::derivation::Derivation;
 use nix_compat::hash::{HashAlgo, NixHash, sha256};
 use nix_compat::store_path::{StoreDir, StorePath, StorePathName, StoreReferences};
 
-use super::{EvalIo, FetchRequest, Fetched, FileType, ImportPath, IngestMethod, IoError, Notice, hash_tree};
+use super::{
+    DerivationLinks, EvalIo, FetchRequest, Fetched, FileType, ImportPath, IngestMethod, IoError, Notice,
+    hash_tree,
+};
 use crate::heap::context::ContextElem;
 
 /// Which paths may be read.
@@ -37,7 +40,7 @@ pub struct FsIo {
     rules: AccessRules,
     env: EnvLookup,
     notices: Box<dyn Fn(Notice)>,
-    derivations: RefCell<HashMap<StorePath, Derivation>>,
+    derivations: RefCell<HashMap<StorePath, DerivationLinks>>,
     store_is_on_disk: bool,
 }
 
@@ -244,14 +247,11 @@ impl EvalIo for FsIo {
     fn write_derivation(&self, path: &StorePath, derivation: &Derivation) -> Result<(), IoError> {
         self.derivations
             .borrow_mut()
-            .insert(path.clone(), derivation.clone());
+            .insert(path.clone(), DerivationLinks::of(derivation));
         Ok(())
     }
 
     fn read_derivation(&self, path: &StorePath) -> Result<Derivation, IoError> {
-        if let Some(derivation) = self.derivations.borrow().get(path) {
-            return Ok(derivation.clone());
-        }
         let full = self.store_dir.print(path);
         let bytes = std::fs::read(&full).map_err(|_| IoError::InvalidPath { path: full.clone() })?;
         let name = nix_compat::derivation::derivation_name(path);
@@ -260,14 +260,21 @@ impl EvalIo for FsIo {
             .map_err(|e| IoError::Mismatch { what: e.to_string() })
     }
 
+    fn derivation_links(&self, path: &StorePath) -> Result<DerivationLinks, IoError> {
+        match self.derivations.borrow().get(path) {
+            Some(links) => Ok(links.clone()),
+            None => Ok(DerivationLinks::of(&self.read_derivation(path)?)),
+        }
+    }
+
     fn is_valid_path(&self, path: &StorePath) -> bool {
         self.derivations.borrow().contains_key(path)
             || (self.store_is_on_disk && Path::new(&self.store_dir.print(path)).exists())
     }
 
     fn references(&self, path: &StorePath) -> Result<Vec<StorePath>, IoError> {
-        if let Some(derivation) = self.derivations.borrow().get(path) {
-            return Ok(derivation.references().into_iter().collect());
+        if let Some(links) = self.derivations.borrow().get(path) {
+            return Ok(links.references.to_vec());
         }
         Err(IoError::InvalidPath {
             path: self.store_dir.print(path),

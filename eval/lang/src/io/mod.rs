@@ -13,7 +13,7 @@ pub use memory::MemoryIo;
 pub use nar::hash_tree;
 
 use igloo_status::Code;
-use nix_compat::derivation::Derivation;
+use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::hash::NixHash;
 use nix_compat::store_path::{StoreDir, StorePath};
 
@@ -106,6 +106,26 @@ pub struct Fetched {
     pub attrs: Vec<(String, FetchAttr)>,
 }
 
+/// What a derivation makes and needs, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DerivationLinks {
+    /// Names of its outputs.
+    pub outputs: Box<[OutputName]>,
+    /// Derivations and sources it refers to.
+    pub references: Box<[StorePath]>,
+}
+
+impl DerivationLinks {
+    /// The links of a derivation.
+    #[must_use]
+    pub fn of(derivation: &Derivation) -> Self {
+        Self {
+            outputs: derivation.outputs.keys().cloned().collect(),
+            references: derivation.references().into_iter().collect(),
+        }
+    }
+}
+
 /// Something the evaluation says while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -174,6 +194,14 @@ pub trait EvalIo {
     /// # Errors
     /// When it is not there or is damaged.
     fn read_derivation(&self, path: &StorePath) -> Result<Derivation, IoError>;
+
+    /// Outputs and references of a derivation: what a string that refers to its whole closure needs.
+    ///
+    /// # Errors
+    /// As [`EvalIo::read_derivation`].
+    fn derivation_links(&self, path: &StorePath) -> Result<DerivationLinks, IoError> {
+        Ok(DerivationLinks::of(&self.read_derivation(path)?))
+    }
 
     /// Whether a store path is there.
     fn is_valid_path(&self, path: &StorePath) -> bool;
