@@ -1,6 +1,7 @@
 //! A build's output: one terminal in raw mode, as C++ Nix gives it, read without ever waiting.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
@@ -12,6 +13,14 @@ use crate::error::{Step, StepError};
 
 /// Most bytes of one log message.
 const CHUNK_SIZE: usize = 64 << 10;
+/// From this many bytes on, more are worth waiting for: every message costs the host an exit of the machine.
+const BURST_SIZE: usize = 1 << 10;
+/// How long a burst may pause, and how long it may last in all.
+const PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 2_000_000,
+};
+const BURST: Duration = Duration::from_millis(20);
 /// How long a closed terminal may take to hand out its last bytes, seconds.
 const DRAIN_SECONDS: i64 = 2;
 
@@ -60,9 +69,11 @@ impl LogReader {
     /// When the terminal breaks.
     pub fn read(&mut self) -> Result<&[u8], StepError> {
         let mut size = 0;
-        // a terminal gives at most a page at a time
+        let begun = Instant::now();
+        // a terminal gives at most a page at a time, and the next one only when that is gone
         while size < self.buffer.len() {
             match rustix::io::read(&self.master, &mut self.buffer[size..]) {
+                Err(Errno::AGAIN) if size >= BURST_SIZE && begun.elapsed() < BURST && self.has_more()? => {}
                 Ok(0) | Err(Errno::AGAIN) => break,
                 Ok(read) => size += read,
                 Err(Errno::INTR) => {}
@@ -75,6 +86,15 @@ impl LogReader {
             }
         }
         Ok(&self.buffer[..size])
+    }
+
+    /// Whether more comes within a pause.
+    fn has_more(&self) -> Result<bool, StepError> {
+        match poll(&mut [PollFd::new(&self.master, PollFlags::IN)], Some(&PAUSE)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(errno) => Err(errno).step("wait for", "the build's terminal"),
+        }
     }
 
     /// What is left once everything that held the other end is dead; empty when nothing is.

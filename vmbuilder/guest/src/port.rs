@@ -1,6 +1,12 @@
-//! Finding and opening the control channel: a virtio-serial port with a name.
+//! The control channel: a virtio-serial port with a name.
+//!
+//! The port is used without blocking: a blocking write spins, interrupts off, until the host has taken the bytes
+//! (drivers/char/virtio_console.c, __send_to_port).
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,24 +22,75 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Ports appear and open without an event a poll could see.
 const RETRY: Duration = Duration::from_millis(1);
 
+/// An open port; reads and writes wait, the device does not.
+#[derive(Debug)]
+pub struct Port(File);
+
+impl Read for Port {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // a host that has gone reads as the end
+                    self.wait_for(PollFlags::IN)?;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Write for Port {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.wait_for(PollFlags::OUT)?.contains(PollFlags::HUP) {
+                        return Err(io::ErrorKind::BrokenPipe.into());
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Port {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Port {
+    fn wait_for(&self, events: PollFlags) -> io::Result<PollFlags> {
+        let mut fds = [PollFd::new(&self.0, events)];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => Ok(fds[0].revents()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
 /// Opens the port once it is there and the host is at its other end.
 ///
 /// # Errors
 /// When no such port appears in a minute, or it cannot be opened.
-pub fn open() -> Result<File, StepError> {
+pub fn open() -> Result<Port, StepError> {
     let give_up = Instant::now() + DEADLINE;
     let device = wait(give_up, || find(Path::new(PORTS)))
         .ok_or(Errno::NODEV)
         .step("find the port", PORT_NAME)?;
-    let port = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&device)
-        .step("open", &device)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+    let port = options.open(&device).step("open", &device)?;
     wait(give_up, || is_connected(&port).then_some(()))
         .ok_or(Errno::TIMEDOUT)
         .step("reach the host by", &device)?;
-    Ok(port)
+    Ok(Port(port))
 }
 
 fn wait<T>(give_up: Instant, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
