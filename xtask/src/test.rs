@@ -9,11 +9,14 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{install, shell, tidy};
+use crate::{image, install, shell, tidy};
 
 /// Runs the task. Options are passed on to `cargo test` (a test name, `-p CRATE`).
 pub fn run(options: &[String]) -> Result<()> {
     install::ensure(&[install::COMPILE, install::MACHINES, install::ORACLES])?;
+    image::run(&[])?;
+    // tests of whole commands run the command that lies beside them
+    shell::run(shell::cargo().args(["build", "--release", "--package", "igloo-cli"]))?;
     let everything = options.is_empty();
     let tidy = if everything { tidy::check() } else { Ok(()) };
     let skips = shell::target().join("test-skips.txt");
@@ -57,6 +60,7 @@ fn cargo_test(options: &[String], skips: &Path) -> Result<Counts> {
     command
         .args(options)
         .env("IGLOO_TEST_SKIPS", skips)
+        .env("IGLOO_IMAGE", image::directory())
         .stdout(Stdio::piped());
     let mut child = command.spawn().context("cannot start cargo test")?;
     let stdout = child.stdout.take().context("cargo test has no output")?;

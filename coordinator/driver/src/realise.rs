@@ -142,20 +142,15 @@ impl Realise {
         };
         send(RealiseEventKind::Began).await;
         let result = self.build_one(planned, &events).await;
-        match &result {
-            Ok(built) => {
-                send(RealiseEventKind::Registered {
-                    stats: built.stats.clone(),
-                })
-                .await
-            }
-            Err(failure) => {
-                send(RealiseEventKind::Failed {
-                    reason: failure.to_string(),
-                })
-                .await
-            }
-        }
+        let ended = match &result {
+            Ok(built) => RealiseEventKind::Registered {
+                stats: built.stats.clone(),
+            },
+            Err(failure) => RealiseEventKind::Failed {
+                reason: failure.to_string(),
+            },
+        };
+        send(ended).await;
         result
     }
 }

@@ -218,19 +218,21 @@ impl Bench {
         Ok(())
     }
 
-    /// A trivial build: what the machine costs.
+    /// A machine from order to hello, and a build beside its program.
     fn building(&self) -> Result<()> {
-        let mut totals = Vec::new();
-        for _ in 0..RUNS {
-            self.fresh("store")?;
-            let printed = shell::output(
-                Command::new(std::env::current_exe()?.with_file_name("igloo-bench-build"))
-                    .env("IGLOO_IMAGE", image::directory()),
-            )?;
-            println!("trivial build: {printed}");
-            totals.push(printed);
-        }
-        Ok(())
+        let mut costs = shell::cargo();
+        costs.args([
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "igloo-vmm",
+            "--example",
+            "machine_costs",
+            "--",
+        ]);
+        println!("machines:");
+        shell::run(costs.arg(image::directory()))
     }
 }
 

@@ -223,7 +223,7 @@ fn describe(outcome: &BuildOutcome) -> String {
         }
         BuildOutcome::OutputMissing { path } => format!("failed to produce output path '/{path}'"),
         BuildOutcome::OutputInvalid { path, reason } => {
-            format!("produced an output that cannot be kept: '/{path}' {reason}")
+            format!("produced an output that cannot be kept: '/{path}': {reason}")
         }
         BuildOutcome::OutOfMemory => "ran out of memory; give the machine more with --memory".into(),
         BuildOutcome::DiskFull => "ran out of scratch space; give the machine more with --memory".into(),

@@ -139,7 +139,7 @@ fn needles_stand_for_store_paths() {
         .parse("/nix/store/59209gx1b93k17d049isa072bka4iv8w-fod")
         .unwrap();
     let node = igloo_castore::Directory::new().node();
-    let closure = BTreeMap::from([(input.clone(), node)]);
+    let closure = BTreeMap::from([(input, node)]);
     let prepared = prepare(&dir, &parse("x", text), &closure, &options()).unwrap();
     assert_eq!(prepared.request.needles.len(), 2);
     for (path, needle) in prepared.candidates.iter().zip(&prepared.request.needles) {

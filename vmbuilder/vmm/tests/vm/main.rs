@@ -2,7 +2,7 @@
 //!
 //! They need QEMU and a guest image (`cargo xtask image`), and run under software emulation anywhere. Where something is
 //! missing they are skipped loudly: a line on stderr, and one in the file that IGLOO_TEST_SKIPS names. The image's
-//! directory can be given in IGLOO_TEST_IMAGE.
+//! directory can be given in IGLOO_IMAGE.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -116,7 +116,7 @@ fn look() -> Result<HostAbilities, String> {
 }
 
 pub fn image_dir() -> PathBuf {
-    match std::env::var_os("IGLOO_TEST_IMAGE") {
+    match std::env::var_os("IGLOO_IMAGE") {
         Some(dir) => dir.into(),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image/x86_64-linux"),
     }
