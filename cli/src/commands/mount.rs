@@ -31,6 +31,7 @@ pub async fn run(context: &Context, arguments: &MountArguments, stop: Stop) -> R
     let options = MountOptions {
         threads: usize::from(arguments.threads),
         allow_other: arguments.allow_other,
+        over_content: arguments.over_content,
         ..MountOptions::default()
     };
     let mount = Mount::new(&arguments.dir, fs, &options)?;

@@ -432,7 +432,7 @@ pub enum MountError {
         dir: PathBuf,
     },
     /// It holds something that the mount would hide.
-    #[error("{} is not empty; choose an empty directory, or say that the mount may hide its content", dir.display())]
+    #[error("{} is not empty; choose an empty directory, or let the mount hide its content (--over-content)", dir.display())]
     NotEmpty {
         /// Where.
         dir: PathBuf,
