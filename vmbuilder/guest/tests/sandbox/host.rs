@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ const MEMORY_BYTES: u64 = 256 << 20;
 /// An agent silent for longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// An agent has one thread and one build. Two in one process would fork each other's open files, and a program that is
+/// open for writing in any process does not start (ETXTBSY).
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// An agent and the host's end of its channel.
 pub struct Host {
     reader: FrameReader<UnixStream, GuestMessage>,
@@ -31,6 +36,7 @@ pub struct Host {
     pub acknowledges: bool,
     agent: Option<JoinHandle<Result<(), ChannelError>>>,
     _dir: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
 
 /// How a build went.
@@ -99,6 +105,7 @@ impl Host {
                 "needs an x86_64 machine with glibc: its programs are what is run",
             );
         }
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().expect("a temporary folder");
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         ours.set_read_timeout(Some(PATIENCE)).expect("a time limit");
@@ -125,6 +132,7 @@ impl Host {
             acknowledges: true,
             agent: Some(agent),
             _dir: dir,
+            _alone: alone,
         })
     }
 
