@@ -162,17 +162,23 @@ pub(super) fn all(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
     any_or_all(interp, args, false, WORDS)
 }
 
-/// Lists longer than this would not fit the memory of any machine.
-const LEN_MAX: usize = 1 << 40;
+/// Words a generated item takes: its place in the list and the thunk that makes it.
+const WORDS_PER_ITEM: usize = 4;
 
 pub(super) fn gen_list(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
     let what = "while evaluating the second argument passed to builtins.genList";
     let n = interp.expect_int(args[1], Pos::NONE, what)?;
-    let Some(len) = usize::try_from(n).ok().filter(|n| *n <= LEN_MAX) else {
+    let Ok(len) = usize::try_from(n) else {
         return fail(ErrorKind::Eval, format!("cannot create list of size {n}"));
     };
     let what = "while evaluating the first argument passed to builtins.genList";
     let func = interp.expect_function(args[0], Pos::NONE, what)?;
+    let room = len
+        .checked_mul(WORDS_PER_ITEM)
+        .map(|words| Vec::<u64>::new().try_reserve_exact(words));
+    if !matches!(room, Some(Ok(()))) {
+        return fail(ErrorKind::Eval, "out of memory");
+    }
     let heap = &interp.heap;
     Ok(heap.list_with(len, |i| heap.apply(func, &[heap.int(len_to_int(i))])))
 }

@@ -5,6 +5,8 @@
 //! - at each position the longest token wins, as in Nix's flex rules (`src/libexpr/lexer.l`), of which `PATH`, `URI` and
 //!   `FLOAT` reach across what look like operators.
 
+use std::cell::Cell;
+
 use super::token::{Tok, Token};
 use crate::num::{to_u32, to_usize};
 
@@ -70,12 +72,27 @@ pub(super) fn is_path_char(b: u8) -> bool {
 }
 
 /// The text of one file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Lexer<'t> {
     pub(crate) text: &'t [u8],
+    /// The runs of path and of scheme characters found last: without them, `1+1+1…` would be read once per token.
+    path_run: Cell<Run>,
+    scheme_run: Cell<Run>,
 }
 
+/// Start and end of a run.
+type Run = (usize, usize);
+
 impl<'t> Lexer<'t> {
+    /// A lexer at the start of a text.
+    pub(crate) const fn new(text: &'t [u8]) -> Self {
+        Self {
+            text,
+            path_run: Cell::new((0, 0)),
+            scheme_run: Cell::new((0, 0)),
+        }
+    }
+
     /// The byte at `i`, 0 past the end (a NUL byte is no token, so the two are told apart by length).
     #[inline]
     pub(super) fn at(&self, i: usize) -> u8 {
@@ -89,6 +106,17 @@ impl<'t> Lexer<'t> {
             i += 1;
         }
         i
+    }
+
+    /// As `run`, for one class always; remembers the run it found.
+    fn run_once(&self, i: usize, class: u8, memory: &Cell<Run>) -> usize {
+        let (start, end) = memory.get();
+        if start <= i && i < end {
+            return end;
+        }
+        let end = self.run(i, class);
+        memory.set((i, end));
+        end
     }
 
     /// The first offset at or after `i` that is neither white space nor comment.
@@ -174,7 +202,7 @@ impl<'t> Lexer<'t> {
 
     /// End of a `PATH`, or of the `PATH_SEG` that an interpolation follows.
     fn path_end(&self, i: usize) -> Option<usize> {
-        let mut end = self.run(i, PATH_CHAR);
+        let mut end = self.run_once(i, PATH_CHAR, &self.path_run);
         if self.at(end) != b'/' {
             return None;
         }
@@ -197,7 +225,7 @@ impl<'t> Lexer<'t> {
         if !self.at(i).is_ascii_alphabetic() {
             return None;
         }
-        let colon = self.run(i, SCHEME_CHAR);
+        let colon = self.run_once(i, SCHEME_CHAR, &self.scheme_run);
         if self.at(colon) != b':' {
             return None;
         }

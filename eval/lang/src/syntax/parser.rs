@@ -43,7 +43,7 @@ pub(crate) struct Parsed {
 
 /// Parses one expression.
 pub(crate) fn parse(text: &[u8], symbols: &mut SymbolTable, settings: &ParseSettings) -> P<Parsed> {
-    let lexer = Lexer { text };
+    let lexer = Lexer::new(text);
     let tok = lexer.next(0);
     let ast = Ast::default();
     let mut parser = Parser {
@@ -132,14 +132,6 @@ impl Parser<'_, '_> {
         for (i, tok) in expected.iter().enumerate() {
             message.push_str(if i == 0 { ", expecting " } else { " or " });
             message.push_str(&tok.describe());
-        }
-        if let Tok::Invalid = self.tok.tok
-            && self.lexer.slice(self.tok).contains(&0)
-        {
-            message = format!(
-                "syntax error, unexpected end of file{}",
-                &message[40.min(message.len())..]
-            );
         }
         SyntaxError {
             message,
