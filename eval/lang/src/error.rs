@@ -180,10 +180,28 @@ pub struct TraceLine {
     pub always: bool,
 }
 
-/// An evaluation that failed.
+/// An evaluation that failed. Its fields are those of [`ErrorDetails`].
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
+#[error("{}", .0.message)]
+pub struct Error(Box<ErrorDetails>);
+
+impl std::ops::Deref for Error {
+    type Target = ErrorDetails;
+
+    fn deref(&self) -> &ErrorDetails {
+        &self.0
+    }
+}
+
+impl From<ErrorDetails> for Error {
+    fn from(details: ErrorDetails) -> Self {
+        Self(Box::new(details))
+    }
+}
+
+/// What is known of an evaluation that failed.
+#[derive(Clone, Debug)]
+pub struct ErrorDetails {
     /// What class of error it is.
     pub kind: ErrorKind,
     /// What it says.
@@ -235,7 +253,7 @@ impl Error {
             [] => {}
             [only] => body.push_str(&format!("Did you mean {only}?\n")),
             [init @ .., last] => {
-                body.push_str(&format!("Did you mean one of {} or {last}?\n", init.join(", ")))
+                body.push_str(&format!("Did you mean one of {} or {last}?\n", init.join(", ")));
             }
         }
         indent("error: ", body.trim_end())

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, ErrorKind, EvalError, R};
+use crate::error::{Error, ErrorDetails, ErrorKind, EvalError, R};
 use crate::heap::attrs::Attr;
 use crate::heap::context::{ContextElem, Ctx};
 use crate::heap::object::Func;
@@ -90,12 +90,14 @@ impl Evaluator {
             .roots
             .get(to_usize(root.index))
             .filter(|_| root.evaluator == self.id);
-        value.copied().ok_or_else(|| Error {
-            kind: ErrorKind::Unsupported,
-            message: "the value belongs to another evaluator".to_owned(),
-            location: None,
-            trace: Vec::new(),
-            suggestions: Vec::new(),
+        value.copied().ok_or_else(|| {
+            Error::from(ErrorDetails {
+                kind: ErrorKind::Unsupported,
+                message: "the value belongs to another evaluator".to_owned(),
+                location: None,
+                trace: Vec::new(),
+                suggestions: Vec::new(),
+            })
         })
     }
 
@@ -106,7 +108,7 @@ impl Evaluator {
     pub fn eval_text(&mut self, text: &[u8], origin: Origin) -> Result<Root, Error> {
         let value = self.run(|interp| {
             let dir = interp.base_dir().to_vec();
-            let code = interp.compile(text.into(), origin, &dir, &[])?;
+            let code = interp.compile(&text.into(), origin, &dir, &[])?;
             interp.run_code(code)
         })?;
         Ok(self.keep(value))
@@ -131,12 +133,12 @@ impl Evaluator {
     ///
     /// # Errors
     /// Whatever is wrong with the text.
-    pub fn parse(&mut self, text: &[u8], origin: Origin) -> Result<String, Error> {
+    pub fn parse(&mut self, text: &[u8], origin: &Origin) -> Result<String, Error> {
         self.run(|interp| {
             let dir = interp.base_dir().to_vec();
-            interp.compile(text.into(), origin.clone(), &dir, &[])?;
-            let (_, parsed) = interp.parse(text.into(), origin.clone())?;
-            Ok(interp.show_expr(&parsed.ast, parsed.root, &origin))
+            interp.compile(&text.into(), origin.clone(), &dir, &[])?;
+            let (_, parsed) = interp.parse(&text.into(), origin.clone())?;
+            Ok(interp.show_expr(&parsed.ast, parsed.root, origin))
         })
     }
 
@@ -193,8 +195,8 @@ impl Evaluator {
                     }
                     interp.print_ambiguous(value)
                 }
-                Format::Json => interp.to_json(value, strict, false, &mut ctx, Pos::NONE),
-                Format::Xml { location } => interp.to_xml(value, strict, location, &mut ctx),
+                Format::Json => interp.write_json(value, strict, false, &mut ctx, Pos::NONE),
+                Format::Xml { location } => interp.write_xml(value, strict, location, &mut ctx),
             }
         })
     }

@@ -19,9 +19,11 @@ mod pure;
 mod settings;
 mod symbol;
 mod syntax;
+#[cfg(test)]
+mod tests;
 
 pub use builtins::documentation as builtin_documentation;
-pub use error::{Error, ErrorKind, TraceLine};
+pub use error::{Error, ErrorDetails, ErrorKind, TraceLine};
 pub use evaluator::{Evaluator, Format, FoundDerivation, Root};
 pub use heap::context::ContextElem;
 pub use io::EvalIo;

@@ -59,13 +59,13 @@ fn main() -> ExitCode {
 }
 
 enum Failure {
-    Eval(Box<Error>),
+    Eval(Error),
     Other(String),
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Eval(Box::new(error))
+        Self::Eval(error)
     }
 }
 
@@ -264,6 +264,7 @@ fn read_stdin() -> Result<Vec<u8>, Failure> {
     Ok(text)
 }
 
+#[expect(clippy::mem_forget, reason = "the process ends: giving every block back would only cost time")]
 fn run(mut settings: Settings, options: &Options) -> Result<(), Failure> {
     settings.nix_path = search_path(options);
     let io = world(options, settings.purity, &settings.nix_path)?;
@@ -272,7 +273,6 @@ fn run(mut settings: Settings, options: &Options) -> Result<(), Failure> {
     if options.stats {
         eprintln!("heap: {} KiB", evaluator.reserved_bytes() / 1024);
     }
-    // The process ends here: giving every block back one by one would only cost time.
     std::mem::forget(evaluator);
     result
 }
@@ -320,7 +320,7 @@ fn one(
                 (text, Origin::File(absolute(path).into()))
             }
         };
-        return write(evaluator.parse(&text, origin)?.as_bytes());
+        return write(evaluator.parse(&text, &origin)?.as_bytes());
     }
     let root = match (file, options.expr) {
         ("-", false) => evaluator.eval_text(&read_stdin()?, Origin::Stdin)?,

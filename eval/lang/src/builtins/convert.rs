@@ -12,13 +12,13 @@ use rustc_hash::FxHashMap;
 
 pub(super) fn to_json(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
     let mut ctx = Ctx::EMPTY;
-    let text = interp.to_json(args[0], true, true, &mut ctx, Pos::NONE)?;
+    let text = interp.write_json(args[0], true, true, &mut ctx, Pos::NONE)?;
     Ok(interp.heap.string_ctx(&text, ctx))
 }
 
 pub(super) fn to_xml(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
     let mut ctx = Ctx::EMPTY;
-    let text = interp.to_xml(args[0], true, false, &mut ctx)?;
+    let text = interp.write_xml(args[0], true, false, &mut ctx)?;
     Ok(interp.heap.string_ctx(&text, ctx))
 }
 

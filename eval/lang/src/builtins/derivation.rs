@@ -189,7 +189,7 @@ impl Maker {
         if key == sym::structured_attrs {
             return Ok(());
         }
-        let text = interp.to_json(value, true, true, &mut self.ctx, Pos::NONE)?;
+        let text = interp.write_json(value, true, true, &mut self.ctx, Pos::NONE)?;
         if let Some(json) = &mut self.json {
             if json.len() > 1 {
                 json.push(b',');
@@ -203,7 +203,7 @@ impl Maker {
             sym::builder => {
                 self.drv.builder = interp
                     .expect_string(value, &mut self.ctx, Pos::NONE, "")?
-                    .to_vec()
+                    .to_vec();
             }
             sym::system => self.drv.platform = interp.plain_string(value, Pos::NONE, "")?.to_vec(),
             sym::output_hash => self.output_hash = Some(interp.plain_string(value, Pos::NONE, "")?.to_vec()),
@@ -534,7 +534,7 @@ pub(super) fn import_derivation(interp: &mut Interp, path: &[u8]) -> R<Option<Va
     attrs.push((sym::outputs, interp.heap.list(&outputs), Pos::NONE));
     let made = interp.heap.set_of(attrs);
     let origin = Origin::Internal("<nix/imported-drv-to-derivation.nix>");
-    let code = interp.compile(IMPORTED.into(), origin, b"/", &[])?;
+    let code = interp.compile(&IMPORTED.into(), origin, b"/", &[])?;
     let function = interp.run_code(code)?;
     interp.call(function, &[made], Pos::NONE).map(Some)
 }

@@ -34,6 +34,7 @@ use crate::symbol::Symbol;
 pub(crate) const ARITY_MAX: usize = 3;
 
 /// A builtin.
+#[derive(Clone, Copy)]
 pub(crate) struct Builtin {
     /// The global name; in `builtins` a leading `__` is left out.
     pub(crate) name: &'static str,
@@ -161,7 +162,7 @@ fn constants(interp: &mut Interp) -> Vec<(&'static str, Value)> {
 
 fn derivation_function(interp: &mut Interp) -> R<Value> {
     let origin = Origin::Internal("<nix/derivation-internal.nix>");
-    let code = interp.compile(DERIVATION.into(), origin, path_ops::dir_of_path(b"/"), &[])?;
+    let code = interp.compile(&DERIVATION.into(), origin, path_ops::dir_of_path(b"/"), &[])?;
     interp.run_code(code)
 }
 

@@ -133,8 +133,21 @@ impl Compiler<'_, '_> {
                 self.unit.globals.builtin(self.constant(select.base)?, *name)
             }
             Expr::List(l) if ast.list(l).is_empty() => Some(heap.list(&[])),
+            Expr::Interp(true, parts) => self.literal(ast.list(parts)),
             _ => None,
         }
+    }
+
+    /// A string whose parts are all literals, as escapes in indented strings leave them.
+    fn literal(&self, parts: &[ExprId]) -> Option<Value> {
+        let mut text = Vec::new();
+        for part in parts {
+            match self.unit.ast.get(*part) {
+                Expr::Str(s) => text.extend_from_slice(self.unit.ast.string(s)),
+                _ => return None,
+            }
+        }
+        Some(self.unit.heap.string(&text))
     }
 
     fn path_literal(&self, literal: &[u8]) -> Vec<u8> {
@@ -300,6 +313,7 @@ impl Compiler<'_, '_> {
             }
             Expr::Interp(string, parts) => {
                 let parts = self.parts(ast.list(parts))?;
+                let parts = if string { self.joined(parts) } else { parts };
                 let nary = self.nary(&parts, at);
                 Ok(if string {
                     Op::Interp(nary)
@@ -316,6 +330,25 @@ impl Compiler<'_, '_> {
             parts: self.unit.heap.keep_slice(parts),
             pos: self.pos(at),
         })
+    }
+
+    /// The parts of a string with neighbouring literals joined.
+    fn joined(&self, parts: Vec<(Op, Pos)>) -> Vec<(Op, Pos)> {
+        let text = |op: &Op| match op {
+            Op::Const(value) => value.as_str().filter(|_| value.ctx().is_empty()),
+            _ => None,
+        };
+        let mut joined: Vec<(Op, Pos)> = Vec::with_capacity(parts.len());
+        for (op, pos) in parts {
+            if let (Some(more), Some((last, _))) = (text(&op), joined.last_mut())
+                && let Some(before) = text(last)
+            {
+                *last = Op::Const(self.unit.heap.string(&[before, more].concat()));
+                continue;
+            }
+            joined.push((op, pos));
+        }
+        joined
     }
 
     fn parts(&mut self, ids: &[ExprId]) -> C<Vec<(Op, Pos)>> {

@@ -100,7 +100,7 @@ impl Heap {
             assert!(
                 !std::mem::needs_drop::<T>(),
                 "metadata must not own memory outside the heap"
-            )
+            );
         };
         let kept: &T = self.meta.alloc(item);
         // SAFETY: the bump block lives until the heap is dropped; references stay inside the evaluator that owns both
@@ -121,7 +121,7 @@ impl Heap {
             assert!(
                 !std::mem::needs_drop::<T>(),
                 "metadata must not own memory outside the heap"
-            )
+            );
         };
         let kept: &[T] = self.meta.alloc_slice_fill_iter(items);
         // SAFETY: as in `keep`.

@@ -17,3 +17,6 @@ pub(crate) mod object;
 pub(crate) mod stack;
 pub(crate) mod thunk;
 pub(crate) mod value;
+
+#[cfg(test)]
+mod tests;

@@ -187,7 +187,7 @@ impl Obj {
         // SAFETY: the maker of the object reserved from + values.len() words; source and target do not overlap, the
         // target being fresh.
         unsafe {
-            std::ptr::copy_nonoverlapping(values.as_ptr().cast::<u64>(), self.data(from), values.len())
+            std::ptr::copy_nonoverlapping(values.as_ptr().cast::<u64>(), self.data(from), values.len());
         };
     }
 

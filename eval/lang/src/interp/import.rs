@@ -47,7 +47,7 @@ impl Interp {
     pub(crate) fn load_file(&mut self, path: &[u8], scope: &[(Symbol, Value)]) -> R<Value> {
         let text = self.read_file(path)?;
         let code = self.compile(
-            text.into(),
+            &text.into(),
             Origin::File(path.into()),
             path_ops::dir_of_path(path),
             scope,
@@ -70,12 +70,12 @@ impl Interp {
     /// Parses and compiles a text.
     pub(crate) fn compile(
         &mut self,
-        text: Rc<[u8]>,
+        text: &Rc<[u8]>,
         origin: Origin,
         dir: &[u8],
         scope: &[(Symbol, Value)],
     ) -> R<&'static ThunkCode> {
-        let (base, parsed) = self.parse(Rc::clone(&text), origin)?;
+        let (base, parsed) = self.parse(text, origin)?;
         let settings = Rc::clone(&self.settings);
         let home = match (&settings.home, settings.purity) {
             (_, Purity::Pure) => Err("in pure mode"),
@@ -98,15 +98,15 @@ impl Interp {
     }
 
     /// Parses a text; lints speak up.
-    pub(crate) fn parse(&mut self, text: Rc<[u8]>, origin: Origin) -> R<(Pos, Parsed)> {
+    pub(crate) fn parse(&mut self, text: &Rc<[u8]>, origin: Origin) -> R<(Pos, Parsed)> {
         let too_much = || {
             EvalError::new(
                 ErrorKind::Eval,
                 "more than 4 GiB of source text in one evaluation",
             )
         };
-        let base = self.sources.add(origin, &text).ok_or_else(too_much)?;
-        let parsed = parser::parse(&text, &mut self.symbols, &self.settings.parse);
+        let base = self.sources.add(origin, text).ok_or_else(too_much)?;
+        let parsed = parser::parse(text, &mut self.symbols, &self.settings.parse);
         let parsed = parsed.map_err(|e| self.syntax_error(&e, base))?;
         for warning in &parsed.warnings {
             self.warn_at(&warning.message, Pos(base.0 + warning.at - 1));

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use super::Interp;
-use crate::error::{Error, ErrorKind, EvalError, FrameText, Message, TraceLine, render_warning};
+use crate::error::{
+    Error, ErrorDetails, ErrorKind, EvalError, FrameText, Message, TraceLine, render_warning,
+};
 use crate::io::{IoError, Notice};
 use crate::pos::{Location, Origin, Pos};
 use crate::pure::path_ops;
@@ -37,13 +39,13 @@ impl Interp {
             });
         }
         let location = self.locate(error.pos);
-        Error {
+        Error::from(ErrorDetails {
             kind: error.kind,
             message,
             location,
             trace,
             suggestions: error.suggestions.clone(),
-        }
+        })
     }
 
     fn locate(&self, pos: Pos) -> Option<Location> {

@@ -11,7 +11,7 @@ impl Interp {
     /// A value as JSON; what its strings refer to is added to `ctx`.
     ///
     /// Without `strict`, what is not evaluated yet is an error. Paths are copied to the store, or are their own text.
-    pub(crate) fn to_json(
+    pub(crate) fn write_json(
         &mut self,
         value: Value,
         strict: bool,

@@ -24,7 +24,13 @@ struct Writer<'a> {
 
 impl Interp {
     /// A value as an XML document; what its strings refer to is added to `ctx`.
-    pub(crate) fn to_xml(&mut self, value: Value, strict: bool, location: bool, ctx: &mut Ctx) -> R<Vec<u8>> {
+    pub(crate) fn write_xml(
+        &mut self,
+        value: Value,
+        strict: bool,
+        location: bool,
+        ctx: &mut Ctx,
+    ) -> R<Vec<u8>> {
         let doc = XmlWriter::new();
         let mut writer = Writer {
             doc,

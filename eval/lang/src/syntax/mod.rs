@@ -10,3 +10,6 @@ pub(crate) mod token;
 
 mod bindings;
 mod strings;
+
+#[cfg(test)]
+mod tests;
