@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Builds software in sealed microVMs, and shows a content-addressed store as files that are fetched when they are read.
 #[derive(Debug, Parser)]
@@ -161,9 +161,22 @@ pub struct MachineArguments {
     /// Processors of each machine
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub cores: u32,
+    /// Whether fixed-output builds may reach the network, this host's own services included [default: allow for `build`,
+    /// refuse for `builder`]
+    #[arg(long, value_name = "POLICY")]
+    pub network: Option<NetworkChoice>,
     /// Memory of each machine, MiB
     #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(128..))]
     pub memory: u32,
+}
+
+/// Whether fixed-output builds may reach the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NetworkChoice {
+    /// They may.
+    Allow,
+    /// They fail.
+    Refuse,
 }
 
 /// Arguments of `build`.

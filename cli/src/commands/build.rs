@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{machines, say};
-use crate::args::BuildArguments;
+use crate::args::{BuildArguments, NetworkChoice};
 use crate::context::Context;
 use crate::failure::{EXIT_FAILED, Failure};
 use crate::progress::{Progress, ProgressOptions, bytes_for_people, summary};
@@ -80,7 +80,7 @@ fn wanted(derivations: &[String]) -> Result<(Vec<Wanted>, Vec<PathBuf>), Failure
 async fn builder(context: &Context, arguments: &BuildArguments) -> Result<Arc<dyn Builder>, Failure> {
     match &arguments.builder {
         Some(url) => stores::remote_builder(context, url).await,
-        None => machines::builder(context, &arguments.machines).await,
+        None => machines::builder(context, &arguments.machines, NetworkChoice::Allow).await,
     }
 }
 

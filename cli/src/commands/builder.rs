@@ -7,7 +7,7 @@ use igloo_remote::{Address, BuildService, ContentCache, Listener, Services};
 use igloo_store::StoreUrl;
 
 use super::{machines, say};
-use crate::args::BuilderArguments;
+use crate::args::{BuilderArguments, NetworkChoice};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::stop::Stop;
@@ -18,7 +18,7 @@ use crate::stores;
 /// Inputs come from the caller, or from the store both were given, when that is a server.
 pub async fn run(context: &Context, arguments: BuilderArguments, stop: Stop) -> Result<(), Failure> {
     let address = Address::parse_listen(&arguments.listen)?;
-    let builder = machines::builder(context, &arguments.machines).await?;
+    let builder = machines::builder(context, &arguments.machines, NetworkChoice::Refuse).await?;
     let mut known = BTreeMap::new();
     if let StoreUrl::Remote { url } = context.store_url.parse()? {
         known.insert(url, stores::open_to_read(context).await?.castore);

@@ -11,12 +11,16 @@ use igloo_vmm::image::{GuestImage, IMAGE_FILE};
 use igloo_vmm::probe::{KVM_PATIENCE, Probe, ProbeConfig};
 use igloo_vmm::qemu::Qemu;
 
-use crate::args::MachineArguments;
+use crate::args::{MachineArguments, NetworkChoice};
 use crate::context::Context;
 use crate::failure::Failure;
 
-/// A builder that gives every build its own microVM.
-pub async fn builder(context: &Context, arguments: &MachineArguments) -> Result<Arc<dyn Builder>, Failure> {
+/// A builder that gives every build its own microVM; `network` is what the command does unless told otherwise.
+pub async fn builder(
+    context: &Context,
+    arguments: &MachineArguments,
+    network: NetworkChoice,
+) -> Result<Arc<dyn Builder>, Failure> {
     let image_dir = image_dir(context, arguments.image.as_ref());
     let image = GuestImage::open(&image_dir)?;
     let probe_config = probe_config(context);
@@ -44,7 +48,10 @@ pub async fn builder(context: &Context, arguments: &MachineArguments) -> Result<
     config.size.memory_mib_max = config.size.memory_mib_max.max(arguments.memory);
     config.size.cores = arguments.cores;
     config.size.cores_max = config.size.cores_max.max(arguments.cores);
-    config.network = NetworkPolicy::Allow;
+    config.network = match arguments.network.unwrap_or(network) {
+        NetworkChoice::Allow => NetworkPolicy::Allow,
+        NetworkChoice::Refuse => NetworkPolicy::Refuse,
+    };
     Ok(Arc::new(MicroVmBuilder::new(config)))
 }
 

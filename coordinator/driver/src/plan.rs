@@ -9,9 +9,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use igloo_castore::ingest::PathOptions;
 use igloo_status::Code;
-use igloo_store::Store;
 use igloo_store::path_info::ReadPathInfoError;
+use igloo_store::{AddError, Store};
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::StorePath;
 
@@ -135,7 +136,7 @@ impl Planner<'_> {
     async fn leave(&mut self, path: &StorePath) -> Result<(), PlanError> {
         let derivation = self.derivation(path).await?.clone();
         for input in &derivation.input_srcs {
-            if self.store.path_infos.get(input).await?.is_none() {
+            if self.store.path_infos.get(input).await?.is_none() && !self.import(input).await? {
                 return Err(PlanError::MissingInput {
                     derivation: self.print(path),
                     input: self.print(input),
@@ -156,6 +157,18 @@ impl Planner<'_> {
             after,
         });
         Ok(())
+    }
+
+    /// Takes an input into the store that lies beside the derivations, when its content has that very path: as a source
+    /// tree, or as a text without references. Anything else that lies there is as good as missing.
+    async fn import(&self, input: &StorePath) -> Result<bool, PlanError> {
+        match self.source.find_input(input).await {
+            Some(file) => Ok(self
+                .store
+                .add_expected(input, &file, &PathOptions::default())
+                .await?),
+            None => Ok(false),
+        }
     }
 
     async fn wanted_paths(
@@ -236,6 +249,9 @@ pub enum PlanError {
         /// The derivation.
         path: String,
     },
+    /// An input that lies beside a derivation cannot be taken into the store.
+    #[error("an input cannot be added to the store")]
+    Add(#[from] AddError),
     /// The store's records cannot be read.
     #[error("the store's records cannot be read")]
     Store(#[from] ReadPathInfoError),
@@ -249,6 +265,7 @@ impl PlanError {
             Self::Request { source, .. } => source.code(),
             Self::MissingInput { .. } => Code::FailedPrecondition,
             Self::NoSuchOutput { .. } | Self::Cycle { .. } => Code::InvalidArgument,
+            Self::Add(error) => error.code(),
             Self::Store(error) => error.code(),
         }
     }

@@ -62,6 +62,18 @@ impl DerivationSource {
         Ok(derivation)
     }
 
+    /// The file or tree that lies beside the derivations under that store path's name, if any. What it holds is not
+    /// checked here.
+    pub async fn find_input(&self, path: &StorePath) -> Option<PathBuf> {
+        for folder in &self.folders {
+            let file = folder.join(path.to_string());
+            if tokio::fs::symlink_metadata(&file).await.is_ok() {
+                return Some(file);
+            }
+        }
+        None
+    }
+
     async fn text(&self, path: &StorePath) -> Result<(PathBuf, Vec<u8>), ReadDerivationError> {
         for folder in &self.folders {
             let file = folder.join(path.to_string());

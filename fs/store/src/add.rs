@@ -74,6 +74,51 @@ impl Store {
         .await
     }
 
+    /// Adds a tree whose path is known, if its content has that path: as a source tree, or as a text without references
+    /// (`builtins.toFile`). Says whether it has; if not, nothing is registered.
+    ///
+    /// # Errors
+    /// See [`AddError`].
+    pub async fn add_expected(
+        &self,
+        expected: &StorePath,
+        file: &Path,
+        options: &PathOptions,
+    ) -> Result<bool, AddError> {
+        let name = expected.name();
+        let ingested = ingest_path(&self.castore, file, options, NarObserver::new()).await?;
+        let (node, facts) = (ingested.root, ingested.observer.finish()?);
+        let hash = NixHash::Sha256(facts.digest.sha256);
+        let tree = self.record(
+            name,
+            node.clone(),
+            &facts,
+            ContentAddressMethod::Recursive,
+            hash,
+            BTreeSet::new(),
+        )?;
+        if tree.path == *expected {
+            self.commit_new(tree).await?;
+            return Ok(true);
+        }
+        let Some(hash) = nar::flat_hash(&self.castore, &node, HashAlgo::Sha256).await? else {
+            return Ok(false);
+        };
+        let text = self.record(
+            name,
+            node,
+            &facts,
+            ContentAddressMethod::Text,
+            hash,
+            BTreeSet::new(),
+        )?;
+        let is_text = text.path == *expected;
+        if is_text {
+            self.commit_new(text).await?;
+        }
+        Ok(is_text)
+    }
+
     /// Adds a tree or a file under a fixed content address, as `nix-store --add-fixed` does.
     ///
     /// By the flat method `path` must be a regular file; its executable bit is kept, though the hash does not cover it.
@@ -302,12 +347,26 @@ impl Store {
         hash: NixHash,
         references: BTreeSet<StorePath>,
     ) -> Result<PathInfo, AddError> {
+        self.commit_new(self.record(name, node, facts, method, hash, references)?)
+            .await
+    }
+
+    /// The record of a tree under its content address.
+    fn record(
+        &self,
+        name: &StorePathName,
+        node: Node,
+        facts: &NarFacts,
+        method: ContentAddressMethod,
+        hash: NixHash,
+        references: BTreeSet<StorePath>,
+    ) -> Result<PathInfo, AddError> {
         let address = ContentAddress::new(method, hash)?;
         let store_references = StoreReferences {
             others: references.clone(),
             to_self: false,
         };
-        let info = PathInfo {
+        Ok(PathInfo {
             path: self
                 .dir
                 .content_addressed_path(name, &address, &store_references)?,
@@ -318,8 +377,7 @@ impl Store {
             deriver: None,
             signatures: Vec::new(),
             content_address: Some(address),
-        };
-        self.commit_new(info).await
+        })
     }
 
     async fn commit_new(&self, info: PathInfo) -> Result<PathInfo, AddError> {

@@ -264,3 +264,36 @@ async fn a_missing_input_is_named() {
         "{error}"
     );
 }
+
+/// An input that lies beside the derivations is taken in, if its content has its path.
+#[tokio::test]
+async fn inputs_beside_a_derivation_are_taken_in() {
+    let dir = StoreDir::default();
+    let name = StorePathName::new("source").unwrap();
+    let scratch = Store::memory(dir.clone());
+    let fixture = Fixture::new();
+    let tree = fixture.folder.path().join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("file"), "content").unwrap();
+    let options = igloo_castore::ingest::PathOptions::default();
+    let input = scratch.add_path(&name, &tree, &options).await.unwrap().path;
+    let text = format!(
+        r#"Derive([("out","/nix/store/64gg0rb54s3zs6ikyqllwvhh05hnwz4q-x","","")],[],["{}"],"x86_64-linux","/bin/sh",[],[])"#,
+        dir.print(&input)
+    );
+    let derivation = Derivation::parse(&dir, &StorePathName::new("x").unwrap(), text.as_bytes()).unwrap();
+    let path = derivation.store_path(&dir).unwrap();
+    std::fs::write(fixture.folder.path().join(path.to_string()), text).unwrap();
+    let source = DerivationSource::new(dir, vec![fixture.folder.path().to_path_buf()]);
+    let plan = async || Plan::make(&fixture.store, &source, vec![(path.clone(), BTreeSet::new())]).await;
+    let beside = fixture.folder.path().join(input.to_string());
+    std::fs::write(&beside, "something else").unwrap();
+    assert!(matches!(
+        plan().await,
+        Err(crate::plan::PlanError::MissingInput { .. })
+    ));
+    std::fs::remove_file(&beside).unwrap();
+    std::fs::rename(&tree, &beside).unwrap();
+    assert_eq!(plan().await.unwrap().builds.len(), 1);
+    assert!(fixture.store.path_infos.get(&input).await.unwrap().is_some());
+}
