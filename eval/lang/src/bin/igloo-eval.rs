@@ -264,7 +264,10 @@ fn read_stdin() -> Result<Vec<u8>, Failure> {
     Ok(text)
 }
 
-#[expect(clippy::mem_forget, reason = "the process ends: giving every block back would only cost time")]
+#[expect(
+    clippy::mem_forget,
+    reason = "the process ends: giving every block back would only cost time"
+)]
 fn run(mut settings: Settings, options: &Options) -> Result<(), Failure> {
     settings.nix_path = search_path(options);
     let io = world(options, settings.purity, &settings.nix_path)?;

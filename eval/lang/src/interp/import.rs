@@ -15,6 +15,8 @@ use crate::settings::Purity;
 use crate::symbol::Symbol;
 use crate::syntax::parser::{self, Parsed, SyntaxError};
 
+/// Syntax trees up to this size lend their memory to the next file.
+const SPARE_NODES_MAX: usize = 1 << 14;
 /// Symlinks followed one after another before giving up.
 const FOLLOW_MAX: usize = 1024;
 
@@ -94,6 +96,9 @@ impl Interp {
             stack_floor: self.stack_floor,
         };
         let code = compile::compile(&unit, &mut self.scopes, parsed.root);
+        if parsed.ast.nodes.len() <= SPARE_NODES_MAX {
+            self.caches.spare_ast = parsed.ast;
+        }
         code.map_err(|e| self.syntax_error(&e, base))
     }
 
@@ -106,7 +111,8 @@ impl Interp {
             )
         };
         let base = self.sources.add(origin, text).ok_or_else(too_much)?;
-        let parsed = parser::parse(text, &mut self.symbols, &self.settings.parse);
+        let ast = std::mem::take(&mut self.caches.spare_ast);
+        let parsed = parser::parse_into(ast, text, &mut self.symbols, &self.settings.parse);
         let parsed = parsed.map_err(|e| self.syntax_error(&e, base))?;
         for warning in &parsed.warnings {
             self.warn_at(&warning.message, Pos(base.0 + warning.at - 1));

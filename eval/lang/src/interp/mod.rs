@@ -76,6 +76,8 @@ pub(crate) struct Caches {
     pub(crate) imported: FxHashMap<Rc<[u8]>, Rc<[u8]>>,
     pub(crate) regexes: FxHashMap<Box<[u8]>, Rc<Regex>>,
     pub(crate) derivations: Option<nix_compat::derivation::HashModuloMemo>,
+    /// A syntax tree no longer needed, for its memory.
+    spare_ast: crate::syntax::ast::Ast,
     /// Names of symbols as string values.
     names: Vec<Value>,
 }

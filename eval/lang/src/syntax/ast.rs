@@ -195,13 +195,24 @@ pub(crate) struct Lambda {
 #[derive(Debug, Default)]
 pub(crate) struct Ast {
     pub(crate) nodes: Vec<(Expr, At)>,
-    pub(crate) strings: Vec<Box<[u8]>>,
-    pub(crate) lists: Vec<Box<[ExprId]>>,
-    pub(crate) paths: Vec<Box<[AttrName]>>,
+    /// Texts, lists and paths are ranges of one pool each.
+    pub(super) bytes: Vec<u8>,
+    strings: Vec<Range>,
+    items: Vec<ExprId>,
+    lists: Vec<Range>,
+    names: Vec<AttrName>,
+    paths: Vec<Range>,
     pub(crate) selects: Vec<Select>,
     pub(crate) attrs: Vec<Attrs>,
     pub(crate) lambdas: Vec<Lambda>,
     pub(crate) ifs: Vec<[ExprId; 3]>,
+}
+
+/// Start and length in a pool.
+type Range = (u32, u32);
+
+fn slice<T>(pool: &[T], (start, len): Range) -> &[T] {
+    &pool[to_usize(start)..to_usize(start) + to_usize(len)]
 }
 
 macro_rules! pool {
@@ -231,32 +242,67 @@ impl Ast {
         self.nodes[to_usize(id.0)].1
     }
 
-    pool!(add_string, strings, Box<[u8]>);
-    pool!(add_list, lists, Box<[ExprId]>);
     pool!(add_attrs, attrs, Attrs);
     pool!(add_lambda, lambdas, Lambda);
     pool!(add_select, selects, Select);
     pool!(add_if, ifs, [ExprId; 3]);
 
     /// Adds an attribute path.
-    pub(crate) fn add_path(&mut self, path: Box<[AttrName]>) -> PathId {
-        self.paths.push(path);
+    pub(crate) fn add_path(&mut self, path: &[AttrName]) -> PathId {
+        self.paths.push((to_u32(self.names.len()), to_u32(path.len())));
+        self.names.extend_from_slice(path);
         PathId(to_u32(self.paths.len() - 1))
+    }
+
+    /// Adds a list of nodes.
+    pub(crate) fn add_list(&mut self, items: &[ExprId]) -> u32 {
+        self.lists.push((to_u32(self.items.len()), to_u32(items.len())));
+        self.items.extend_from_slice(items);
+        to_u32(self.lists.len() - 1)
+    }
+
+    /// Adds a text.
+    pub(crate) fn add_string(&mut self, text: &[u8]) -> u32 {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(text);
+        self.end_string(start)
+    }
+
+    /// Makes a text of what was appended to the pool since it had `start` bytes.
+    pub(super) fn end_string(&mut self, start: usize) -> u32 {
+        self.strings
+            .push((to_u32(start), to_u32(self.bytes.len() - start)));
+        to_u32(self.strings.len() - 1)
     }
 
     /// The parts of a list node.
     pub(crate) fn list(&self, list: u32) -> &[ExprId] {
-        &self.lists[to_usize(list)]
+        slice(&self.items, self.lists[to_usize(list)])
     }
 
     /// The names of an attribute path.
     pub(crate) fn path(&self, path: PathId) -> &[AttrName] {
-        &self.paths[to_usize(path.0)]
+        slice(&self.names, self.paths[to_usize(path.0)])
     }
 
     /// The text of a string node.
     pub(crate) fn string(&self, string: u32) -> &[u8] {
-        &self.strings[to_usize(string)]
+        slice(&self.bytes, self.strings[to_usize(string)])
+    }
+
+    /// Forgets everything but the memory.
+    pub(crate) fn clear(&mut self) {
+        self.nodes.clear();
+        self.bytes.clear();
+        self.strings.clear();
+        self.items.clear();
+        self.lists.clear();
+        self.names.clear();
+        self.paths.clear();
+        self.selects.clear();
+        self.attrs.clear();
+        self.lambdas.clear();
+        self.ifs.clear();
     }
 
     /// Names the function `id` (and the functions it returns directly) after the attribute it is bound to.

@@ -29,16 +29,26 @@ impl Parser<'_, '_> {
         self.expect(Tok::Byte(b'='), &[Tok::Byte(b'.'), Tok::Byte(b'=')])?;
         let value = self.expr()?;
         self.expect(Tok::Byte(b';'), &[Tok::Byte(b';')])?;
-        let names = self.ast.path(path).to_vec();
-        self.add_path_binding(attrs, &names, value, at)
+        let mut names = std::mem::take(&mut self.path);
+        names.clear();
+        names.extend_from_slice(self.ast.path(path));
+        let result = self.add_path_binding(attrs, &mut names, value, at);
+        self.path = names;
+        result
     }
 
-    fn add_path_binding(&mut self, mut attrs: u32, names: &[AttrName], value: ExprId, at: u32) -> P<()> {
-        let Some((last, parents)) = names.split_last() else {
+    fn add_path_binding(
+        &mut self,
+        mut attrs: u32,
+        names: &mut Vec<AttrName>,
+        value: ExprId,
+        at: u32,
+    ) -> P<()> {
+        let Some(last) = names.last().copied() else {
             return Ok(());
         };
-        for (depth, parent) in parents.iter().enumerate() {
-            attrs = match *parent {
+        for depth in 0..names.len() - 1 {
+            attrs = match names[depth] {
                 AttrName::Static(name) => self.enter_nested(attrs, name, &names[..=depth], at)?,
                 AttrName::Dynamic(name) => {
                     let (nested, node) = self.new_set();
@@ -51,19 +61,16 @@ impl Parser<'_, '_> {
                 }
             };
         }
-        match *last {
-            AttrName::Static(name) => {
-                let mut path = names.to_vec();
-                self.add_def(
-                    attrs,
-                    &mut path,
-                    AttrDef {
-                        name,
-                        kind: Self::plain(value),
-                        at,
-                    },
-                )
-            }
+        match last {
+            AttrName::Static(name) => self.add_def(
+                attrs,
+                names,
+                AttrDef {
+                    name,
+                    kind: Self::plain(value),
+                    at,
+                },
+            ),
             AttrName::Dynamic(name) => {
                 self.ast.attrs[to_usize(attrs)]
                     .dynamic

@@ -43,9 +43,19 @@ pub(crate) struct Parsed {
 
 /// Parses one expression.
 pub(crate) fn parse(text: &[u8], symbols: &mut SymbolTable, settings: &ParseSettings) -> P<Parsed> {
+    parse_into(Ast::default(), text, symbols, settings)
+}
+
+/// As [`parse`], in the memory of a syntax tree no longer needed.
+pub(crate) fn parse_into(
+    mut ast: Ast,
+    text: &[u8],
+    symbols: &mut SymbolTable,
+    settings: &ParseSettings,
+) -> P<Parsed> {
     let lexer = Lexer::new(text);
     let tok = lexer.next(0);
-    let ast = Ast::default();
+    ast.clear();
     let mut parser = Parser {
         lexer,
         tok,
@@ -54,6 +64,9 @@ pub(crate) fn parse(text: &[u8], symbols: &mut SymbolTable, settings: &ParseSett
         settings,
         warnings: Vec::new(),
         depth: 0,
+        exprs: Vec::new(),
+        names: Vec::new(),
+        path: Vec::new(),
     };
     let root = parser.expr()?;
     if parser.tok.tok != Tok::End {
@@ -74,6 +87,11 @@ pub(super) struct Parser<'t, 's> {
     settings: &'s ParseSettings,
     warnings: Vec<Warning>,
     depth: u32,
+    /// Lists and paths under construction, one above the other.
+    pub(super) exprs: Vec<ExprId>,
+    names: Vec<AttrName>,
+    /// The attribute path of a binding.
+    pub(super) path: Vec<AttrName>,
 }
 
 /// Binding strength and shape of a binary operator.
@@ -383,11 +401,11 @@ impl Parser<'_, '_> {
         if let Expr::Call(inner, list) = self.ast.get(f) {
             let mut args = self.ast.list(list).to_vec();
             args.push(arg);
-            let list = self.ast.add_list(args.into_boxed_slice());
+            let list = self.ast.add_list(&args);
             let at = self.ast.at(f);
             return self.ast.add(Expr::Call(inner, list), at);
         }
-        let list = self.ast.add_list(Box::new([arg]));
+        let list = self.ast.add_list(&[arg]);
         self.ast.add(Expr::Call(f, list), at)
     }
 
@@ -482,22 +500,28 @@ impl Parser<'_, '_> {
         if !self.starts_simple() {
             return Ok(f);
         }
-        let (f, mut args) = match self.ast.get(f) {
-            Expr::Call(inner, list) if self.ast.at(f) == at && self.is_cursed_or(list) => {
-                (inner, self.ast.list(list).to_vec())
+        let mark = self.exprs.len();
+        // A call that is called again takes the new arguments too, even out of parentheses.
+        let (f, at) = match self.ast.get(f) {
+            Expr::Call(inner, list) => {
+                self.exprs.extend_from_slice(self.ast.list(list));
+                (inner, self.ast.at(f))
             }
-            _ => (f, Vec::new()),
+            _ => (f, at),
         };
         while self.starts_simple() {
             let arg = self.select()?;
-            args.push(arg);
+            self.exprs.push(arg);
         }
-        let list = self.ast.add_list(args.into_boxed_slice());
+        let list = self.take_list(mark);
         Ok(self.ast.add(Expr::Call(f, list), at))
     }
 
-    fn is_cursed_or(&self, list: u32) -> bool {
-        matches!(self.ast.list(list), [only] if matches!(self.ast.get(*only), Expr::Var(sym::or_)))
+    /// Makes a list of the nodes put aside since `mark`.
+    pub(super) fn take_list(&mut self, mark: usize) -> u32 {
+        let list = self.ast.add_list(&self.exprs[mark..]);
+        self.exprs.truncate(mark);
+        list
     }
 
     /// `expr_select`: a simple expression, with an attribute path, or applied to the variable `or`.
@@ -508,7 +532,7 @@ impl Parser<'_, '_> {
             let or_at = self.at();
             self.advance();
             let or = self.ast.add(Expr::Var(sym::or_), or_at);
-            let list = self.ast.add_list(Box::new([or]));
+            let list = self.ast.add_list(&[or]);
             return Ok(self.ast.add(Expr::Call(base, list), at));
         }
         if self.tok.tok != Tok::Byte(b'.') {
@@ -529,12 +553,17 @@ impl Parser<'_, '_> {
 
     /// `attrpath`.
     pub(super) fn attr_path(&mut self) -> P<PathId> {
-        let mut names = vec![self.attr_name()?];
+        let mark = self.names.len();
+        let first = self.attr_name()?;
+        self.names.push(first);
         while self.tok.tok == Tok::Byte(b'.') {
             self.advance();
-            names.push(self.attr_name()?);
+            let next = self.attr_name()?;
+            self.names.push(next);
         }
-        Ok(self.ast.add_path(names.into_boxed_slice()))
+        let path = self.ast.add_path(&self.names[mark..]);
+        self.names.truncate(mark);
+        Ok(path)
     }
 
     /// One name of an attribute path; a string without interpolation is a plain name.
@@ -555,7 +584,7 @@ impl Parser<'_, '_> {
             _ => return Err(self.unexpected(&ATTR_START)),
         };
         if let Expr::Str(s) = self.ast.get(name) {
-            let symbol = self.symbols.intern(&self.ast.strings[to_usize(s)]);
+            let symbol = self.symbols.intern(self.ast.string(s));
             return Ok(AttrName::Static(symbol));
         }
         Ok(AttrName::Dynamic(name))
@@ -581,9 +610,8 @@ impl Parser<'_, '_> {
             Tok::Path | Tok::HomePath => return self.path(),
             Tok::SearchPath => {
                 let text = self.lexer.slice(self.tok);
-                let inner: Box<[u8]> = text[1..text.len() - 1].into();
+                let string = self.ast.add_string(&text[1..text.len() - 1]);
                 self.advance();
-                let string = self.ast.add_string(inner);
                 return Ok(self.ast.add(Expr::SearchPath(string), at));
             }
             Tok::Uri => self.uri(at)?,
@@ -604,7 +632,7 @@ impl Parser<'_, '_> {
             Tok::Let if self.let_brace() => {
                 self.advance();
                 let set = self.set(at, true)?;
-                let path = self.ast.add_path(Box::new([AttrName::Static(sym::body)]));
+                let path = self.ast.add_path(&[AttrName::Static(sym::body)]);
                 let select = self.ast.add_select(Select {
                     base: set,
                     path,
@@ -632,13 +660,14 @@ impl Parser<'_, '_> {
     fn list_literal(&mut self, at: u32) -> P<ExprId> {
         self.enter()?;
         self.advance();
-        let mut items = Vec::new();
+        let mark = self.exprs.len();
         while self.tok.tok != Tok::Byte(b']') {
-            items.push(self.select()?);
+            let item = self.select()?;
+            self.exprs.push(item);
         }
         self.advance();
         self.depth -= 1;
-        let list = self.ast.add_list(items.into_boxed_slice());
+        let list = self.take_list(mark);
         Ok(self.ast.add(Expr::List(list), at))
     }
 
@@ -676,7 +705,7 @@ impl Parser<'_, '_> {
                 format!("URL literals are {how}. Consider using a string literal \"{shown}\" instead")
             },
         )?;
-        Ok(Expr::Str(self.ast.add_string(text.into())))
+        Ok(Expr::Str(self.ast.add_string(text)))
     }
 
     /// Reports what a lint found, as its level says.

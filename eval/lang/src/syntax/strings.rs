@@ -3,6 +3,8 @@
 //! The parser stands on the opening token; after reading, it stands on the token after the closing one. Between `${` and
 //! its `}` the parser reads an expression as anywhere else, then content goes on at the byte after the `}`.
 
+use std::borrow::Cow;
+
 use super::ast::{Expr, ExprId};
 use super::lexer::is_path_char;
 use super::parser::{P, Parser, SyntaxError};
@@ -10,8 +12,8 @@ use super::token::{Tok, Token};
 use crate::num::{to_u32, to_usize};
 
 /// A piece of an indented string: text, whether its white space counts as indentation, or an expression.
-enum Piece {
-    Text { bytes: Vec<u8>, indented: bool },
+enum Piece<'t> {
+    Text { bytes: Cow<'t, [u8]>, indented: bool },
     Expr(ExprId),
 }
 
@@ -57,8 +59,8 @@ impl Parser<'_, '_> {
         self.error(text, to_u32(at) + 1)
     }
 
-    fn add_text(&mut self, bytes: Vec<u8>) -> ExprId {
-        let string = self.ast.add_string(bytes.into_boxed_slice());
+    fn add_text(&mut self, bytes: &[u8]) -> ExprId {
+        let string = self.ast.add_string(bytes);
         self.ast.add(Expr::Str(string), 0)
     }
 
@@ -66,7 +68,7 @@ impl Parser<'_, '_> {
     pub(super) fn string(&mut self) -> P<ExprId> {
         let at = self.at();
         let mut i = to_usize(self.tok.end);
-        let mut parts = Vec::new();
+        let mark = self.exprs.len();
         let mut interpolated = false;
         loop {
             let start = i;
@@ -74,14 +76,14 @@ impl Parser<'_, '_> {
             if i > start {
                 let text = unescape(&self.lexer.text[start..i]);
                 self.no_nul(&text, start)?;
-                let part = self.add_text(text);
-                parts.push(part);
+                let part = self.add_text(&text);
+                self.exprs.push(part);
             }
             match (self.lexer.at(i), self.lexer.at(i + 1)) {
                 (b'"', _) => break,
                 (b'$', b'{') => {
                     let (expr, next) = self.interpolation(i)?;
-                    parts.push(expr);
+                    self.exprs.push(expr);
                     interpolated = true;
                     i = next;
                 }
@@ -89,11 +91,14 @@ impl Parser<'_, '_> {
             }
         }
         self.resume(i + 1);
-        match parts.as_slice() {
-            [] => Ok(self.add_text(Vec::new())),
-            [only] if !interpolated => Ok(*only),
+        match self.exprs[mark..] {
+            [] => Ok(self.add_text(b"")),
+            [only] if !interpolated => {
+                self.exprs.truncate(mark);
+                Ok(only)
+            }
             _ => {
-                let list = self.ast.add_list(parts.into_boxed_slice());
+                let list = self.take_list(mark);
                 Ok(self.ast.add(Expr::Interp(true, list), at))
             }
         }
@@ -139,9 +144,9 @@ impl Parser<'_, '_> {
                 }
                 [b'\'', b'\'', b'$', ..] => (b"$", 3),
                 [b'\'', b'\'', b'\'', ..] => (b"''", 3),
-                [b'\'', b'\'', b'\\', escaped, ..] => {
+                [b'\'', b'\'', b'\\', _, ..] => {
                     pieces.push(Piece::Text {
-                        bytes: unescape(&[b'\\', *escaped]),
+                        bytes: unescape(&rest[2..4]),
                         indented: false,
                     });
                     i += 4;
@@ -153,7 +158,7 @@ impl Parser<'_, '_> {
                     n => {
                         self.no_nul(&rest[..n], i)?;
                         pieces.push(Piece::Text {
-                            bytes: rest[..n].to_vec(),
+                            bytes: Cow::Borrowed(&rest[..n]),
                             indented: true,
                         });
                         i += n;
@@ -162,7 +167,7 @@ impl Parser<'_, '_> {
                 },
             };
             pieces.push(Piece::Text {
-                bytes: fixed.0.to_vec(),
+                bytes: Cow::Borrowed(fixed.0),
                 indented: false,
             });
             i += fixed.1;
@@ -171,7 +176,7 @@ impl Parser<'_, '_> {
         Ok(self.strip_indentation(at, pieces))
     }
 
-    fn strip_indentation(&mut self, at: u32, pieces: Vec<Piece>) -> ExprId {
+    fn strip_indentation(&mut self, at: u32, pieces: Vec<Piece<'_>>) -> ExprId {
         let least = least_indent(&pieces);
         let count = pieces.len();
         let mut stripper = Stripper {
@@ -179,31 +184,36 @@ impl Parser<'_, '_> {
             dropped: 0,
             least,
         };
-        let mut parts = Vec::new();
+        let mark = self.exprs.len();
         for (n, piece) in pieces.into_iter().enumerate() {
             match piece {
                 Piece::Expr(expr) => {
                     stripper.at_start = false;
                     stripper.dropped = 0;
-                    parts.push(expr);
+                    self.exprs.push(expr);
                 }
                 Piece::Text { bytes, .. } => {
-                    let mut text = stripper.strip(&bytes);
+                    let start = self.ast.bytes.len();
+                    stripper.strip(&bytes, &mut self.ast.bytes);
                     if n + 1 == count {
-                        drop_blank_last_line(&mut text);
+                        drop_blank_last_line(&mut self.ast.bytes, start);
                     }
-                    if !text.is_empty() {
-                        let part = self.add_text(text);
-                        parts.push(part);
+                    if self.ast.bytes.len() > start {
+                        let string = self.ast.end_string(start);
+                        let part = self.ast.add(Expr::Str(string), 0);
+                        self.exprs.push(part);
                     }
                 }
             }
         }
-        match parts.as_slice() {
-            [] => self.add_text(Vec::new()),
-            [only] if matches!(self.ast.get(*only), Expr::Str(_)) => *only,
+        match self.exprs[mark..] {
+            [] => self.add_text(b""),
+            [only] if matches!(self.ast.get(only), Expr::Str(_)) => {
+                self.exprs.truncate(mark);
+                only
+            }
             _ => {
-                let list = self.ast.add_list(parts.into_boxed_slice());
+                let list = self.take_list(mark);
                 self.ast.add(Expr::Interp(true, list), at)
             }
         }
@@ -212,13 +222,12 @@ impl Parser<'_, '_> {
     /// A path literal, with interpolations.
     pub(super) fn path(&mut self) -> P<ExprId> {
         let at = self.at();
-        let literal: Box<[u8]> = self.lexer.slice(self.tok).into();
-        self.lint_path(&literal, at)?;
+        let literal = self.lexer.slice(self.tok);
+        self.lint_path(literal, at)?;
         let home = self.tok.tok == Tok::HomePath;
         let mut i = to_usize(self.tok.end);
         let mut slash = literal.ends_with(b"/");
-        let string = if home { literal[1..].into() } else { literal };
-        let string = self.ast.add_string(string);
+        let string = self.ast.add_string(if home { &literal[1..] } else { literal });
         let start = self.ast.add(
             if home {
                 Expr::HomePath(string)
@@ -227,11 +236,12 @@ impl Parser<'_, '_> {
             },
             0,
         );
-        let mut parts = vec![start];
+        let mark = self.exprs.len();
+        self.exprs.push(start);
         loop {
             if self.lexer.at(i) == b'$' && self.lexer.at(i + 1) == b'{' {
                 let (expr, next) = self.interpolation(i)?;
-                parts.push(expr);
+                self.exprs.push(expr);
                 i = next;
                 slash = false;
                 continue;
@@ -241,19 +251,20 @@ impl Parser<'_, '_> {
                 break;
             }
             slash = self.lexer.at(end - 1) == b'/';
-            let text = self.lexer.text[i..end].to_vec();
+            let text = &self.lexer.text[i..end];
             let part = self.add_text(text);
-            parts.push(part);
+            self.exprs.push(part);
             i = end;
         }
         if slash {
             return self.error("path has a trailing slash", to_u32(i) + 1);
         }
         self.resume(i);
-        if parts.len() == 1 {
+        if self.exprs.len() == mark + 1 {
+            self.exprs.truncate(mark);
             return Ok(start);
         }
-        let list = self.ast.add_list(parts.into_boxed_slice());
+        let list = self.take_list(mark);
         Ok(self.ast.add(Expr::Interp(false, list), at))
     }
 
@@ -276,9 +287,9 @@ impl Parser<'_, '_> {
 }
 
 /// Replaces escapes and normalises line ends to LF.
-fn unescape(raw: &[u8]) -> Vec<u8> {
+fn unescape(raw: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr2(b'\\', b'\r', raw).is_none() {
-        return raw.to_vec();
+        return Cow::Borrowed(raw);
     }
     let mut out = Vec::with_capacity(raw.len());
     let mut bytes = raw.iter().copied().peekable();
@@ -298,7 +309,7 @@ fn unescape(raw: &[u8]) -> Vec<u8> {
             _ => out.push(b),
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 /// Length of flex's `IND_STR` run at the start of `rest`; 0 when it starts with a lone `$` or `'`.
@@ -315,7 +326,7 @@ fn indented_run(rest: &[u8]) -> usize {
 }
 
 /// The least indentation of a line that is not blank; escapes and interpolations end a line's white space.
-fn least_indent(pieces: &[Piece]) -> usize {
+fn least_indent(pieces: &[Piece<'_>]) -> usize {
     let (mut at_start, mut least, mut here) = (true, NO_INDENT, 0usize);
     for piece in pieces {
         let Piece::Text {
@@ -329,7 +340,7 @@ fn least_indent(pieces: &[Piece]) -> usize {
             }
             continue;
         };
-        for b in bytes {
+        for b in bytes.iter() {
             match b {
                 b'\n' => {
                     at_start = true;
@@ -354,41 +365,40 @@ struct Stripper {
 }
 
 impl Stripper {
-    fn strip(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(bytes.len());
-        for b in bytes {
+    /// Appends the text without the indentation of its lines.
+    fn strip(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let mut rest = bytes;
+        while let Some(first) = rest.first() {
             if !self.at_start {
-                out.push(*b);
-                self.at_start = *b == b'\n';
+                let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |i| i + 1);
+                self.at_start = rest[end - 1] == b'\n';
+                out.extend_from_slice(&rest[..end]);
+                rest = &rest[end..];
                 continue;
             }
-            match b {
+            match first {
                 b' ' => {
                     if self.dropped >= self.least {
-                        out.push(*b);
+                        out.push(b' ');
                     }
                     self.dropped += 1;
                 }
-                b'\n' => {
-                    self.dropped = 0;
-                    out.push(*b);
-                }
                 _ => {
-                    self.at_start = false;
+                    self.at_start = *first == b'\n';
                     self.dropped = 0;
-                    out.push(*b);
+                    out.push(*first);
                 }
             }
+            rest = &rest[1..];
         }
-        out
     }
 }
 
-/// Removes what follows the last line feed if it is only spaces.
-fn drop_blank_last_line(text: &mut Vec<u8>) {
-    if let Some(last) = memchr::memrchr(b'\n', text)
-        && text[last + 1..].iter().all(|b| *b == b' ')
+/// Removes what follows the last line feed of a text that starts at `start` of the pool, if it is only spaces.
+fn drop_blank_last_line(pool: &mut Vec<u8>, start: usize) {
+    if let Some(last) = memchr::memrchr(b'\n', &pool[start..])
+        && pool[start + last + 1..].iter().all(|b| *b == b' ')
     {
-        text.truncate(last + 1);
+        pool.truncate(start + last + 1);
     }
 }
