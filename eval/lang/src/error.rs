@@ -260,11 +260,25 @@ impl Error {
     }
 }
 
-/// A warning or trace message in Nix's layout.
-pub(crate) fn render_warning(prefix: &str, message: &str, location: Option<&Location>) -> String {
-    let mut body = format!("{message}\n");
+/// A message behind a prefix, its further lines as deep as the prefix is long unless it starts with a line feed.
+pub(crate) fn render_message(prefix: &str, message: &str) -> String {
+    let message = message.trim_end();
+    if message.starts_with('\n') {
+        return format!("{}{message}", prefix.trim_end());
+    }
+    indent(prefix, message)
+}
+
+/// A warning in Nix's layout; `frame` says what was being done.
+pub(crate) fn render_warning(message: &str, frame: Option<&str>, location: Option<&Location>) -> String {
+    let mut body = String::new();
+    if let Some(frame) = frame {
+        body.push_str(&format!("\n… {frame}\n\nwarning: "));
+    }
+    body.push_str(message);
+    body.push('\n');
     write_location(&mut body, "", location);
-    indent(prefix, body.trim_end())
+    indent("warning: ", body.trim_end())
 }
 
 fn indent(prefix: &str, body: &str) -> String {

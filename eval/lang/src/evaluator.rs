@@ -119,7 +119,7 @@ impl Evaluator {
     /// # Errors
     /// Whatever is wrong with the file or happens while evaluating it.
     pub fn eval_file(&mut self, path: &[u8]) -> Result<Root, Error> {
-        let value = self.run(|interp| interp.eval_file(path))?;
+        let value = self.run(|interp| interp.eval_main(path))?;
         Ok(self.keep(value))
     }
 

@@ -197,7 +197,7 @@ fn split_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
         let here = rest?;
         let Some(end) = here.iter().position(|b| *b == b'\n' || *b == b'\r') else {
             rest = None;
-            return (!here.is_empty()).then_some(here);
+            return Some(here);
         };
         let skip = if here[end] == b'\r' && here.get(end + 1) == Some(&b'\n') {
             2

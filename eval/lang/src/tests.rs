@@ -328,7 +328,7 @@ fn messages_go_through_the_world() {
         io.notices(),
         [
             Notice::Trace("t".to_owned()),
-            Notice::EvaluationWarning("w".to_owned())
+            Notice::EvaluationWarning("evaluation warning: w".to_owned())
         ]
     );
 }

@@ -226,8 +226,7 @@ fn world(options: &Options, purity: Purity, search: &[(String, String)]) -> Resu
     let env = |name: &[u8]| std::env::var_os(std::ffi::OsStr::from_bytes(name)).map(OsStringExt::into_vec);
     let notices = |notice: Notice| match notice {
         Notice::Trace(text) => eprintln!("trace: {text}"),
-        Notice::EvaluationWarning(text) => eprintln!("evaluation warning: {text}"),
-        Notice::Warning(text) => eprintln!("{text}"),
+        Notice::EvaluationWarning(text) | Notice::Warning(text) => eprintln!("{text}"),
     };
     Ok(FsIo::new(dir)
         .with_rules(rules)

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use rustc_hash::FxHashSet;
 
-use crate::error::{Context, ErrorKind, EvalError, R, fail};
+use crate::error::{Context, ErrorKind, EvalError, R, fail, render_message};
 use crate::heap::context::Ctx;
 use crate::heap::value::{Type, Value};
 use crate::interp::{Coerce, Interp};
@@ -123,9 +123,10 @@ pub(super) fn warn(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
     let what = "while evaluating the first argument; the message passed to builtins.warn";
     let mut ctx = Ctx::EMPTY;
     let text = interp.expect_string(args[0], &mut ctx, Pos::NONE, what)?;
-    interp.io.notice(Notice::EvaluationWarning(
-        String::from_utf8_lossy(text).into_owned(),
-    ));
+    interp.io.notice(Notice::EvaluationWarning(render_message(
+        "evaluation warning: ",
+        &String::from_utf8_lossy(text),
+    )));
     if interp.settings.abort_on_warn {
         return fail(
             ErrorKind::Abort,

@@ -5,7 +5,7 @@ use crate::heap::context::Ctx;
 use crate::heap::value::Value;
 use crate::interp::Interp;
 use crate::pos::Pos;
-use crate::pure::json::{Event, Parser};
+use crate::pure::json::{Event, ParseJsonError, Parser};
 use crate::pure::toml::{Document, ParseTomlError, Timestamps, Value as Toml, ValueId};
 use crate::symbol::{Symbol, sym};
 use rustc_hash::FxHashMap;
@@ -36,7 +36,10 @@ pub(super) fn from_json(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Val
     for event in Parser::new(text) {
         let event = event.map_err(|e| {
             let error = EvalError::new(ErrorKind::Eval, e.to_string());
-            error.frame(Pos::NONE, "while decoding a JSON string")
+            match e {
+                ParseJsonError::Syntax { .. } => error.frame(Pos::NONE, "while decoding a JSON string"),
+                _ => error,
+            }
         })?;
         let value = match event {
             Event::Null => Value::NULL,

@@ -231,7 +231,8 @@ impl Maker {
                 let text = format!(
                     "'structuredAttrs' disables the effect of the derivation attribute '{key}'; use 'outputChecks.<output>.{key}' instead"
                 );
-                interp.warn_at(&text, pos);
+                let frame = format!("while evaluating derivation '{}'", self.drv.name);
+                interp.warn_while(&text, Some(&frame), pos);
             }
             _ => {}
         }
@@ -533,7 +534,7 @@ pub(super) fn import_derivation(interp: &mut Interp, path: &[u8]) -> R<Option<Va
         .collect();
     attrs.push((sym::outputs, interp.heap.list(&outputs), Pos::NONE));
     let made = interp.heap.set_of(attrs);
-    let origin = Origin::Internal("<nix/imported-drv-to-derivation.nix>");
+    let origin = Origin::Internal("«nix-internal»/imported-drv-to-derivation.nix");
     let code = interp.compile(&IMPORTED.into(), origin, b"/", &[])?;
     let function = interp.run_code(code)?;
     interp.call(function, &[made], Pos::NONE).map(Some)

@@ -62,7 +62,7 @@ pub(crate) fn subtract(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Valu
 /// `mul` and `*`.
 pub(crate) fn multiply(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
     const WORDS: Words = Words {
-        first: "while evaluating the first of the multiplication",
+        first: "while evaluating the first argument of the multiplication",
         second: "while evaluating the second argument of the multiplication",
         doing: "multiplying",
         sign: "*",

@@ -161,7 +161,7 @@ fn constants(interp: &mut Interp) -> Vec<(&'static str, Value)> {
 }
 
 fn derivation_function(interp: &mut Interp) -> R<Value> {
-    let origin = Origin::Internal("<nix/derivation-internal.nix>");
+    let origin = Origin::Internal("«nix-internal»/derivation-internal.nix");
     let code = interp.compile(&DERIVATION.into(), origin, path_ops::dir_of_path(b"/"), &[])?;
     interp.run_code(code)
 }

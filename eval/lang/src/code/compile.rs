@@ -283,14 +283,8 @@ impl Compiler<'_, '_> {
             Expr::With(set, body) => self.with(set, body, at),
             Expr::Assert(condition, body) => self.assert(condition, body, at),
             Expr::If(parts) => {
-                let [c, t, e] = ast.ifs[to_usize(parts)];
-                let (condition, then, otherwise) = (self.expr(c)?, self.expr(t)?, self.expr(e)?);
-                Ok(Op::If(self.keep(IfOp {
-                    condition,
-                    then,
-                    otherwise,
-                    condition_pos: self.pos_of(c),
-                })))
+                let [condition, then, otherwise] = ast.ifs[to_usize(parts)];
+                self.branch(condition, then, otherwise)
             }
             Expr::Not(e) => {
                 let operand = self.expr(e)?;
@@ -323,6 +317,17 @@ impl Compiler<'_, '_> {
             }
             Expr::Int(_) | Expr::Float(_) | Expr::Str(_) | Expr::Path(_) => Ok(Op::Const(Value::NULL)),
         }
+    }
+
+    fn branch(&mut self, condition: ExprId, then: ExprId, otherwise: ExprId) -> C<Op> {
+        let condition_pos = self.pos_of(condition);
+        let (condition, then, otherwise) = (self.expr(condition)?, self.expr(then)?, self.expr(otherwise)?);
+        Ok(Op::If(self.keep(IfOp {
+            condition,
+            then,
+            otherwise,
+            condition_pos,
+        })))
     }
 
     fn nary(&self, parts: &[(Op, Pos)], at: u32) -> &'static Nary {

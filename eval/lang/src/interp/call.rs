@@ -13,9 +13,13 @@ use crate::symbol::{Symbol, sym};
 /// What to do after a call has been set up.
 pub(super) enum Next {
     Done(Value),
-    /// The body of the function, in its frame.
-    Run(Op, Frame),
+    /// The body of the function, in its frame; and who was called where.
+    Run(Op, Frame, Called),
 }
+
+/// A function that is being called, and the place of the call.
+#[derive(Clone, Copy)]
+pub(super) struct Called(&'static LambdaCode, Pos);
 
 /// Arguments held without allocating.
 const INLINE_ARGS: usize = 6;
@@ -68,7 +72,9 @@ impl Interp {
         let (top, depth) = (self.stack.top(), self.depth);
         let result = match self.apply(func, args, pos, top) {
             Ok(Next::Done(value)) => Ok(value),
-            Ok(Next::Run(body, frame)) => self.run(body, frame),
+            Ok(Next::Run(body, frame, called)) => {
+                self.run(body, frame).map_err(|e| self.while_calling(e, called))
+            }
             Err(error) => Err(error),
         };
         self.stack.truncate(top);
@@ -98,11 +104,11 @@ impl Interp {
                 let (own, more) = args.split_at(arity);
                 self.bind_params(code, own, frame, pos)?;
                 if more.is_empty() {
-                    return Ok(Next::Run(code.body, frame));
+                    return Ok(Next::Run(code.body, frame, Called(code, pos)));
                 }
                 let result = self
                     .run(code.body, frame)
-                    .map_err(|e| self.while_calling(e, code, pos))?;
+                    .map_err(|e| self.while_calling(e, Called(code, pos)))?;
                 self.apply(result, more, pos, top)
             }
             Some(Func::Builtin(builtin)) => {
@@ -174,14 +180,14 @@ impl Interp {
         frame: Frame,
         pos: Pos,
     ) -> R<()> {
-        let value = self.force(arg).map_err(|e| e.frame(pos, "from call site"))?;
+        let value = self.force(arg).map_err(|e| Self::from_call_site(e, pos))?;
         let Some(set) = value.as_set() else {
             let error = self.type_error("a set", value);
             let error = error.frame(
                 Self::lambda_pos(code),
                 "while evaluating the value passed for the lambda argument",
             );
-            return Err(error.frame(pos, "from call site"));
+            return Err(Self::from_call_site(error, pos));
         };
         let (mut used, mut defaults) = (0usize, false);
         for (slot, formal) in (formals.first_slot..).zip(formals.list) {
@@ -245,7 +251,8 @@ impl Interp {
 
     #[cold]
     #[inline(never)]
-    fn while_calling(&self, error: Box<EvalError>, code: &'static LambdaCode, pos: Pos) -> Box<EvalError> {
+    pub(super) fn while_calling(&self, error: Box<EvalError>, called: Called) -> Box<EvalError> {
+        let Called(code, pos) = called;
         if !self.settings.show_trace {
             return error;
         }
@@ -254,9 +261,17 @@ impl Interp {
             || "anonymous lambda".to_owned(),
             |n| format!("'{}'", self.symbols.text(n)),
         );
-        error
-            .frame(Self::lambda_pos(code), format!("while calling {name}"))
-            .frame(pos, "from call site")
+        let error = error.frame(Self::lambda_pos(code), format!("while calling {name}"));
+        Self::from_call_site(error, pos)
+    }
+
+    /// Says where the call was, if it was in some text.
+    fn from_call_site(error: Box<EvalError>, pos: Pos) -> Box<EvalError> {
+        if pos.is_some() {
+            error.frame(pos, "from call site")
+        } else {
+            error
+        }
     }
 
     /// Runs a builtin with all its arguments.

@@ -3,14 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use super::Interp;
-use super::call::Next;
+use super::call::{Called, Next};
 use crate::code::{Binds, Delay, IfOp, Key, Op, SelectOp, SelectPath, Var, WithVar};
 use crate::error::{Context, ErrorKind, EvalError, R, fail};
+use crate::heap::attrs::SetRef;
 use crate::heap::object::Captured;
 use crate::heap::stack::Frame;
 use crate::heap::thunk::{Thunk, Work};
 use crate::heap::value::Value;
-use crate::pos::Pos;
+use crate::pos::{Origin, Pos};
 use crate::symbol::Symbol;
 
 /// Inline caches hold indexes below this.
@@ -100,13 +101,21 @@ impl Interp {
     pub(crate) fn run(&mut self, op: Op, frame: Frame) -> R<Value> {
         self.check_stack()?;
         let (top, depth) = (self.stack.top(), self.depth);
-        let result = self.run_loop(op, frame, top);
+        let mut calls = Vec::new();
+        let result = self.run_loop(op, frame, top, &mut calls);
         self.stack.truncate(top);
         self.depth = depth;
-        result
+        match result {
+            Err(error) if !calls.is_empty() => Err(calls
+                .into_iter()
+                .rev()
+                .fold(error, |e, called| self.while_calling(e, called))),
+            other => other,
+        }
     }
 
-    fn run_loop(&mut self, mut op: Op, mut frame: Frame, top: usize) -> R<Value> {
+    /// Functions called in tail position are put into `calls` when errors are to say so.
+    fn run_loop(&mut self, mut op: Op, mut frame: Frame, top: usize, calls: &mut Vec<Called>) -> R<Value> {
         loop {
             match op {
                 Op::Const(value) => return self.force(value),
@@ -125,7 +134,10 @@ impl Interp {
                 Op::Lambda(code) => return Ok(self.delay(Delay::Lambda(code), frame)),
                 Op::Call(call) => match self.call_op(call, frame, top)? {
                     Next::Done(value) => return Ok(value),
-                    Next::Run(body, callee) => {
+                    Next::Run(body, callee, called) => {
+                        if self.trace_calls {
+                            calls.push(called);
+                        }
                         op = body;
                         frame = callee;
                     }
@@ -279,30 +291,34 @@ impl Interp {
                 let cached = select.cache.load(Ordering::Relaxed);
                 let shape = std::ptr::from_ref(flat.shape).addr() as u64;
                 if cached >> 16 == shape {
-                    return self.force_selected(flat.values[(cached & 0xffff) as usize], select);
+                    return self.force_selected(flat.values[(cached & 0xffff) as usize], select, set);
                 }
                 if let Some(i) = flat.shape.find(select.name) {
                     if i <= CACHED_INDEX_MAX {
                         select.cache.store((shape << 16) | i as u64, Ordering::Relaxed);
                     }
-                    return self.force_selected(flat.values[i], select);
+                    return self.force_selected(flat.values[i], select, set);
                 }
             } else if let Some(value) = set.value_of(select.name) {
-                return self.force_selected(value, select);
+                return self.force_selected(value, select, set);
             }
         }
-        Err(self.select_failed(base, select.name, select.pos))
+        Err(self.select_failed(base, select.name, &[Key::Static(select.name)], None, select.pos))
     }
 
     #[inline]
-    fn force_selected(&mut self, value: Value, select: &'static SelectOp) -> R<Value> {
+    fn force_selected(&mut self, value: Value, select: &'static SelectOp, set: SetRef) -> R<Value> {
         match value.as_thunk() {
             None => Ok(value),
             Some(thunk) => match thunk.done() {
                 Some(value) => Ok(value),
                 None => {
                     let result = self.force_thunk(thunk, select.pos);
-                    result.map_err(|e| self.selecting(e, select.name, select.pos))
+                    result.map_err(|e| {
+                        let defined = set.get(select.name).map_or(Pos::NONE, |(_, pos)| pos);
+                        let path = [Key::Static(select.name)];
+                        self.selecting(e, &path, Some((1, defined)), select.pos)
+                    })
                 }
             },
         }
@@ -310,21 +326,56 @@ impl Interp {
 
     #[cold]
     #[inline(never)]
-    fn selecting(&self, error: Box<EvalError>, name: Symbol, pos: Pos) -> Box<EvalError> {
-        let name = crate::syntax::show::identifier(self.symbols.name(name));
-        error.frame(pos, format!("while evaluating the attribute '{name}'"))
+    fn selecting(
+        &self,
+        error: Box<EvalError>,
+        path: &[Key],
+        found: Option<(usize, Pos)>,
+        pos: Pos,
+    ) -> Box<EvalError> {
+        let shown = |keys: &[Key]| {
+            let names: Vec<String> = keys.iter().map(|key| self.show_key(*key)).collect();
+            names.join(".")
+        };
+        let mut error = error;
+        if let Some((count, defined)) = found
+            && matches!(self.sources.origin(defined), Some(origin) if !matches!(origin, Origin::Internal(_)))
+        {
+            error = error.frame(
+                defined,
+                format!("from the definition of '{}'", shown(&path[..count])),
+            );
+        }
+        error.frame(pos, format!("while evaluating the attribute '{}'", shown(path)))
+    }
+
+    fn show_key(&self, key: Key) -> String {
+        match key {
+            Key::Static(name) => crate::syntax::show::identifier(self.symbols.name(name)),
+            Key::Dynamic(Op::Const(value), _) => {
+                crate::syntax::show::identifier(value.as_str().unwrap_or_default())
+            }
+            Key::Dynamic(..) => "\"${…}\"".to_owned(),
+        }
     }
 
     #[cold]
     #[inline(never)]
-    fn select_failed(&self, base: Value, name: Symbol, pos: Pos) -> Box<EvalError> {
+    fn select_failed(
+        &self,
+        base: Value,
+        name: Symbol,
+        path: &[Key],
+        found: Option<(usize, Pos)>,
+        pos: Pos,
+    ) -> Box<EvalError> {
         let error = match base.as_set() {
             Some(set) => self.missing(set, name),
             None => self
                 .type_error("a set", base)
                 .frame(pos, "while selecting an attribute"),
         };
-        self.selecting(error, name, pos)
+        self.selecting(error, path, found, pos)
     }
 
     /// The symbol a key stands for.
@@ -344,19 +395,25 @@ impl Interp {
         let mut value = self
             .eval(select.base, frame)
             .context(select.pos, "while selecting an attribute")?;
-        for key in select.path {
-            let name = self.key(*key, frame)?;
-            value = self
-                .force_at(value, select.pos)
-                .map_err(|e| self.selecting(e, name, select.pos))?;
-            let found = value.as_set().and_then(|set| set.value_of(name));
-            match found {
-                Some(next) => value = next,
+        let mut found = None;
+        for (i, key) in select.path.iter().enumerate() {
+            let name = self.key(*key, frame);
+            let name = name.map_err(|e| self.selecting(e, select.path, found, select.pos))?;
+            let forced = self.force_at(value, select.pos);
+            value = forced.map_err(|e| self.selecting(e, select.path, found, select.pos))?;
+            match value.as_set().and_then(|set| set.get(name)) {
+                Some((next, defined)) => {
+                    value = next;
+                    found = Some((i + 1, defined));
+                }
                 None if select.default.is_some() => return Ok(None),
-                None => return Err(self.select_failed(value, name, select.pos)),
+                None => return Err(self.select_failed(value, name, select.path, found, select.pos)),
             }
         }
-        self.force_at(value, select.pos).map(Some)
+        let forced = self.force_at(value, select.pos);
+        forced
+            .map(Some)
+            .map_err(|e| self.selecting(e, select.path, found, select.pos))
     }
 
     fn has_attr(&mut self, has: &'static crate::code::HasAttrOp, frame: Frame) -> R<Value> {

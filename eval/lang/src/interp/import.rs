@@ -8,7 +8,7 @@ use crate::code::compile::{self, Unit};
 use crate::error::{ErrorKind, EvalError, R};
 use crate::heap::object::Captured;
 use crate::heap::value::Value;
-use crate::io::FileType;
+use crate::io::{FileType, Notice};
 use crate::pos::{Origin, Pos};
 use crate::pure::path_ops;
 use crate::settings::Purity;
@@ -45,15 +45,26 @@ impl Interp {
         self.force(value)
     }
 
-    /// Parses and evaluates a file; behind the cache of [`Interp::eval_file`].
-    pub(crate) fn load_file(&mut self, path: &[u8], scope: &[(Symbol, Value)]) -> R<Value> {
+    /// The value of the file an evaluation starts with: errors do not say that it was being evaluated.
+    pub(crate) fn eval_main(&mut self, path: &[u8]) -> R<Value> {
+        let file = self.resolve_file(path)?;
+        let code = self.load_code(&file, &[])?;
+        self.run_code(code)
+    }
+
+    fn load_code(&mut self, path: &[u8], scope: &[(Symbol, Value)]) -> R<&'static ThunkCode> {
         let text = self.read_file(path)?;
-        let code = self.compile(
+        self.compile(
             &text.into(),
             Origin::File(path.into()),
             path_ops::dir_of_path(path),
             scope,
-        )?;
+        )
+    }
+
+    /// Parses and evaluates a file; behind the cache of [`Interp::eval_file`].
+    pub(crate) fn load_file(&mut self, path: &[u8], scope: &[(Symbol, Value)]) -> R<Value> {
+        let code = self.load_code(path, scope)?;
         self.run_code(code).map_err(|e| {
             let shown = String::from_utf8_lossy(path);
             e.frame(Pos::NONE, format!("while evaluating the file '{shown}':"))
@@ -115,7 +126,11 @@ impl Interp {
         let parsed = parser::parse_into(ast, text, &mut self.symbols, &self.settings.parse);
         let parsed = parsed.map_err(|e| self.syntax_error(&e, base))?;
         for warning in &parsed.warnings {
-            self.warn_at(&warning.message, Pos(base.0 + warning.at - 1));
+            let message = self.with_places(&warning.message, base);
+            match warning.at.checked_sub(1) {
+                Some(offset) => self.warn_at(&message, Pos(base.0 + offset)),
+                None => self.io.notice(Notice::Warning(format!("warning: {message}"))),
+            }
         }
         Ok((base, parsed))
     }
@@ -123,20 +138,25 @@ impl Interp {
     /// A syntax error with its place; places inside the message (between two bytes 1) are written out.
     fn syntax_error(&self, error: &SyntaxError, base: Pos) -> Box<EvalError> {
         let place = |at: u32| if at == 0 { Pos::NONE } else { Pos(base.0 + at - 1) };
-        let mut message = String::new();
-        for (i, part) in error.message.split('\u{1}').enumerate() {
-            let at = if i % 2 == 1 { part.parse().ok() } else { None };
-            match at {
-                Some(at) => message.push_str(&self.sources.place(place(at))),
-                None => message.push_str(part),
-            }
-        }
+        let message = self.with_places(&error.message, base);
         let kind = match () {
             () if message.starts_with("undefined variable") => ErrorKind::UndefinedVariable,
             () if message.starts_with("stack overflow") => ErrorKind::StackOverflow,
             () => ErrorKind::Syntax,
         };
         EvalError::new(kind, message).at(place(error.at))
+    }
+
+    /// A message of the parser with places (offsets between two bytes 1) written out.
+    fn with_places(&self, text: &str, base: Pos) -> String {
+        let mut message = String::new();
+        for (i, part) in text.split('\u{1}').enumerate() {
+            match part.parse::<u32>() {
+                Ok(at) if i % 2 == 1 => message.push_str(&self.sources.place(Pos(base.0 + at - 1))),
+                _ => message.push_str(part),
+            }
+        }
+        message
     }
 
     /// The file that importing a path evaluates: symlinks at the end are followed, a directory means its `default.nix`.

@@ -47,6 +47,8 @@ pub(crate) struct Interp {
     stack: Stack,
     depth: u32,
     max_depth: u32,
+    /// Whether errors get a frame for every call (`show_trace`).
+    trace_calls: bool,
     stack_floor: usize,
     pub(crate) globals: Globals,
     scopes: Scopes,
@@ -90,6 +92,7 @@ const STACK_RESERVE: usize = 256 << 10;
 impl Interp {
     pub(crate) fn new(settings: Rc<Settings>, io: Rc<dyn EvalIo>) -> Self {
         let max_depth = settings.max_call_depth;
+        let trace_calls = settings.show_trace;
         let mut interp = Self {
             heap: Heap::new(),
             symbols: SymbolTable::new(),
@@ -100,6 +103,7 @@ impl Interp {
             stack: Stack::new(STACK_VALUES),
             depth: 0,
             max_depth,
+            trace_calls,
             stack_floor: 0,
             globals: Globals::default(),
             scopes: Scopes::default(),

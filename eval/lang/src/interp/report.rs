@@ -110,12 +110,14 @@ impl Interp {
 
     /// Warns about something at a position.
     pub(crate) fn warn_at(&self, message: &str, pos: Pos) {
+        self.warn_while(message, None, pos);
+    }
+
+    /// Warns about something at a position, met while doing something.
+    pub(crate) fn warn_while(&self, message: &str, frame: Option<&str>, pos: Pos) {
         let location = self.locate(pos);
-        self.io.notice(Notice::Warning(render_warning(
-            "warning: ",
-            message,
-            location.as_ref(),
-        )));
+        self.io
+            .notice(Notice::Warning(render_warning(message, frame, location.as_ref())));
     }
 }
 

@@ -131,7 +131,7 @@ impl DerivationLinks {
 pub enum Notice {
     /// `builtins.trace`.
     Trace(String),
-    /// `builtins.warn`, rendered.
+    /// `builtins.warn`, rendered with its prefix.
     EvaluationWarning(String),
     /// A warning of the evaluator, rendered.
     Warning(String),

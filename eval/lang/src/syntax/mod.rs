@@ -9,6 +9,7 @@ pub(crate) mod show;
 pub(crate) mod token;
 
 mod bindings;
+mod operators;
 mod strings;
 
 #[cfg(test)]

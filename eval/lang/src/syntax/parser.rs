@@ -1,12 +1,10 @@
-//! Parser: recursive descent for the statements of Nix's grammar, precedence climbing for its operators.
+//! Parser: recursive descent for the statements of Nix's grammar; [`super::operators`] climbs its operators.
 //!
 //! Invariants
 //! - recursion is bounded by [`DEPTH_MAX`]; deeper nesting is an error, as in Nix, whose parser stack is bounded too;
 //! - the first error ends the parse, worded as Nix's grammar words it (`src/libexpr/parser.y`).
 
-use super::ast::{
-    Ast, AttrName, BinOp, CallOp, DefKind, Expr, ExprId, Formal, Formals, Lambda, PathId, Select,
-};
+use super::ast::{Ast, AttrName, DefKind, Expr, ExprId, Formal, Formals, Lambda, PathId, Select};
 use super::lexer::Lexer;
 use super::token::{Tok, Token};
 use crate::num::to_usize;
@@ -66,6 +64,7 @@ pub(crate) fn parse_into(
         depth: 0,
         exprs: Vec::new(),
         names: Vec::new(),
+        cursed: None,
         path: Vec::new(),
     };
     let root = parser.expr()?;
@@ -84,48 +83,19 @@ pub(super) struct Parser<'t, 's> {
     pub(super) tok: Token,
     pub(super) ast: Ast,
     pub(super) symbols: &'s mut SymbolTable,
-    settings: &'s ParseSettings,
+    pub(super) settings: &'s ParseSettings,
     warnings: Vec<Warning>,
-    depth: u32,
+    pub(super) depth: u32,
     /// Lists and paths under construction, one above the other.
     pub(super) exprs: Vec<ExprId>,
     names: Vec<AttrName>,
+    /// An application of the variable `or` that a future Nix will read otherwise, if it stays unparenthesised: the
+    /// node and the offset of its end.
+    cursed: Option<(ExprId, u32)>,
     /// The attribute path of a binding.
     pub(super) path: Vec<AttrName>,
 }
 
-/// Binding strength and shape of a binary operator.
-#[derive(Clone, Copy)]
-struct Infix {
-    power: u8,
-    /// Least power of an operator in the right operand.
-    right: u8,
-    nonassoc: bool,
-}
-
-const fn infix(tok: Tok) -> Option<Infix> {
-    let (power, right, nonassoc) = match tok {
-        Tok::Impl => (1, 1, false),
-        Tok::OrOr => (2, 3, false),
-        Tok::AndAnd => (3, 4, false),
-        Tok::Eq | Tok::Neq => (4, 5, true),
-        Tok::Byte(b'<' | b'>') | Tok::Leq | Tok::Geq => (5, 6, true),
-        Tok::Update => (6, 6, false),
-        Tok::Byte(b'+' | b'-') => (8, 9, false),
-        Tok::Byte(b'*' | b'/') => (9, 10, false),
-        Tok::Concat => (10, 10, false),
-        Tok::Byte(b'?') => (11, 12, false),
-        _ => return None,
-    };
-    Some(Infix {
-        power,
-        right,
-        nonassoc,
-    })
-}
-
-const NOT_POWER: u8 = 7;
-const NEGATE_POWER: u8 = 12;
 const ATTR_START: [Tok; 4] = [Tok::Id, Tok::Or, Tok::DollarCurly, Tok::Quote];
 
 impl Parser<'_, '_> {
@@ -170,7 +140,7 @@ impl Parser<'_, '_> {
         self.symbols.intern(name)
     }
 
-    fn enter(&mut self) -> P<()> {
+    pub(super) fn enter(&mut self) -> P<()> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return self.error("memory exhausted", self.at());
@@ -356,126 +326,6 @@ impl Parser<'_, '_> {
         Ok(())
     }
 
-    fn require_pipes(&self) -> P<()> {
-        if self.settings.pipe_operators {
-            return Ok(());
-        }
-        let feature = "pipe-operators";
-        let text = format!(
-            "experimental Nix feature '{feature}' is disabled; add '--extra-experimental-features {feature}' to enable it"
-        );
-        self.error(text, self.at())
-    }
-
-    fn pipes(&mut self) -> P<ExprId> {
-        let mut left = self.operators(0)?;
-        match self.tok.tok {
-            Tok::PipeFrom => {
-                let mut stack = Vec::new();
-                while self.tok.tok == Tok::PipeFrom {
-                    self.require_pipes()?;
-                    stack.push((left, self.at()));
-                    self.advance();
-                    left = self.operators(0)?;
-                }
-                while let Some((f, at)) = stack.pop() {
-                    left = self.call(at, f, left);
-                }
-            }
-            Tok::PipeInto => {
-                while self.tok.tok == Tok::PipeInto {
-                    self.require_pipes()?;
-                    let at = self.at();
-                    self.advance();
-                    let f = self.operators(0)?;
-                    left = self.call(at, f, left);
-                }
-            }
-            _ => {}
-        }
-        Ok(left)
-    }
-
-    /// `f arg`; an argument after a call joins that call.
-    fn call(&mut self, at: u32, f: ExprId, arg: ExprId) -> ExprId {
-        if let Expr::Call(inner, list) = self.ast.get(f) {
-            let mut args = self.ast.list(list).to_vec();
-            args.push(arg);
-            let list = self.ast.add_list(&args);
-            let at = self.ast.at(f);
-            return self.ast.add(Expr::Call(inner, list), at);
-        }
-        let list = self.ast.add_list(&[arg]);
-        self.ast.add(Expr::Call(f, list), at)
-    }
-
-    /// Operators that bind at least as strongly as `least`.
-    fn operators(&mut self, least: u8) -> P<ExprId> {
-        let mut left = self.prefix()?;
-        let mut closed = u8::MAX;
-        while let Some(op) = infix(self.tok.tok) {
-            if op.power < least {
-                break;
-            }
-            if op.power == closed {
-                return Err(self.unexpected(&[]));
-            }
-            left = self.infix_operator(left, op)?;
-            closed = if op.nonassoc { op.power } else { u8::MAX };
-        }
-        Ok(left)
-    }
-
-    fn prefix(&mut self) -> P<ExprId> {
-        let at = self.at();
-        let (power, not) = match self.tok.tok {
-            Tok::Byte(b'!') => (NOT_POWER, true),
-            Tok::Byte(b'-') => (NEGATE_POWER, false),
-            _ => return self.application(),
-        };
-        self.enter()?;
-        self.advance();
-        let operand = self.operators(power)?;
-        self.depth -= 1;
-        if not {
-            let at = self.ast.at(operand);
-            return Ok(self.ast.add(Expr::Not(operand), at));
-        }
-        let zero = self.ast.add(Expr::Int(0), 0);
-        Ok(self.ast.add(Expr::Op(CallOp::Neg, zero, operand), at))
-    }
-
-    fn infix_operator(&mut self, left: ExprId, op: Infix) -> P<ExprId> {
-        let (tok, at) = (self.tok.tok, self.at());
-        self.advance();
-        if tok == Tok::Byte(b'?') {
-            let path = self.attr_path()?;
-            let base_at = self.ast.at(left);
-            return Ok(self.ast.add(Expr::HasAttr(left, path), base_at));
-        }
-        self.enter()?;
-        let right = self.operators(op.right)?;
-        self.depth -= 1;
-        let expr = match tok {
-            Tok::Impl => Expr::Bin(BinOp::Impl, left, right),
-            Tok::OrOr => Expr::Bin(BinOp::Or, left, right),
-            Tok::AndAnd => Expr::Bin(BinOp::And, left, right),
-            Tok::Eq => Expr::Bin(BinOp::Eq, left, right),
-            Tok::Neq => Expr::Bin(BinOp::Neq, left, right),
-            Tok::Update => Expr::Bin(BinOp::Update, left, right),
-            Tok::Concat => Expr::Bin(BinOp::Concat, left, right),
-            Tok::Leq => Expr::Op(CallOp::LessEq, left, right),
-            Tok::Geq => Expr::Op(CallOp::GreaterEq, left, right),
-            Tok::Byte(b'<') => Expr::Op(CallOp::Less, left, right),
-            Tok::Byte(b'>') => Expr::Op(CallOp::Greater, left, right),
-            Tok::Byte(b'-') => Expr::Op(CallOp::Sub, left, right),
-            Tok::Byte(b'*') => Expr::Op(CallOp::Mul, left, right),
-            Tok::Byte(b'/') => Expr::Op(CallOp::Div, left, right),
-            _ => Expr::Plus(left, right),
-        };
-        Ok(self.ast.add(expr, at))
-    }
-
     const fn starts_simple(&self) -> bool {
         matches!(
             self.tok.tok,
@@ -494,9 +344,10 @@ impl Parser<'_, '_> {
         )
     }
 
-    fn application(&mut self) -> P<ExprId> {
+    pub(super) fn application(&mut self) -> P<ExprId> {
         let at = self.at();
         let f = self.select()?;
+        self.cursed = None;
         if !self.starts_simple() {
             return Ok(f);
         }
@@ -511,6 +362,7 @@ impl Parser<'_, '_> {
         };
         while self.starts_simple() {
             let arg = self.select()?;
+            self.warn_if_cursed(arg);
             self.exprs.push(arg);
         }
         let list = self.take_list(mark);
@@ -524,16 +376,34 @@ impl Parser<'_, '_> {
         list
     }
 
+    /// Warns when an operand is `f or`, whose meaning is to change (NixOS/nix pull request 11121).
+    fn warn_if_cursed(&mut self, id: ExprId) {
+        let Some((cursed, end)) = self.cursed.take() else {
+            return;
+        };
+        if cursed != id {
+            return;
+        }
+        let at = self.ast.at(id);
+        let text = String::from_utf8_lossy(&self.lexer.text[to_usize(at) - 1..to_usize(end)]);
+        let message = format!(
+            "at \u{1}{at}\u{1}: This expression uses `or` as an identifier in a way that will change in a future Nix release.\nWrap this entire expression in parentheses to preserve its current meaning:\n    ({text})\nGive feedback at https://github.com/NixOS/nix/pull/11121"
+        );
+        self.warnings.push(Warning { message, at: 0 });
+    }
+
     /// `expr_select`: a simple expression, with an attribute path, or applied to the variable `or`.
     pub(super) fn select(&mut self) -> P<ExprId> {
         let at = self.at();
         let base = self.simple()?;
         if self.tok.tok == Tok::Or {
-            let or_at = self.at();
+            let (or_at, end) = (self.at(), self.tok.end);
             self.advance();
             let or = self.ast.add(Expr::Var(sym::or_), or_at);
             let list = self.ast.add_list(&[or]);
-            return Ok(self.ast.add(Expr::Call(base, list), at));
+            let call = self.ast.add(Expr::Call(base, list), at);
+            self.cursed = Some((call, end));
+            return Ok(call);
         }
         if self.tok.tok != Tok::Byte(b'.') {
             return Ok(base);
@@ -544,7 +414,9 @@ impl Parser<'_, '_> {
         if self.tok.tok == Tok::Or {
             self.advance();
             self.enter()?;
-            default = Some(self.select()?);
+            let value = self.select()?;
+            self.warn_if_cursed(value);
+            default = Some(value);
             self.depth -= 1;
         }
         let select = self.ast.add_select(Select { base, path, default });
@@ -663,6 +535,7 @@ impl Parser<'_, '_> {
         let mark = self.exprs.len();
         while self.tok.tok != Tok::Byte(b']') {
             let item = self.select()?;
+            self.warn_if_cursed(item);
             self.exprs.push(item);
         }
         self.advance();
