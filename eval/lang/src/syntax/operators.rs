@@ -82,14 +82,10 @@ impl Parser<'_, '_> {
 
     /// `f arg`; an argument after a call joins that call.
     fn call(&mut self, at: u32, f: ExprId, arg: ExprId) -> ExprId {
-        if let Expr::Call(inner, list) = self.ast.get(f) {
-            let mut args = self.ast.list(list).to_vec();
-            args.push(arg);
-            let list = self.ast.add_list(&args);
-            let at = self.ast.at(f);
-            return self.ast.add(Expr::Call(inner, list), at);
-        }
-        let list = self.ast.add_list(&[arg]);
+        let mark = self.exprs.len();
+        let (f, at) = self.reopen_call(f).unwrap_or((f, at));
+        self.exprs.push(arg);
+        let list = self.take_list(mark);
         self.ast.add(Expr::Call(f, list), at)
     }
 

@@ -4,7 +4,7 @@
 //! - recursion is bounded by [`DEPTH_MAX`]; deeper nesting is an error, as in Nix, whose parser stack is bounded too;
 //! - the first error ends the parse, worded as Nix's grammar words it (`src/libexpr/parser.y`).
 
-use super::ast::{Ast, AttrName, DefKind, Expr, ExprId, Formal, Formals, Lambda, PathId, Select};
+use super::ast::{Ast, AttrName, CallOp, DefKind, Expr, ExprId, Formal, Formals, Lambda, PathId, Select};
 use super::lexer::Lexer;
 use super::token::{Tok, Token};
 use crate::num::to_usize;
@@ -352,14 +352,7 @@ impl Parser<'_, '_> {
             return Ok(f);
         }
         let mark = self.exprs.len();
-        // A call that is called again takes the new arguments too, even out of parentheses.
-        let (f, at) = match self.ast.get(f) {
-            Expr::Call(inner, list) => {
-                self.exprs.extend_from_slice(self.ast.list(list));
-                (inner, self.ast.at(f))
-            }
-            _ => (f, at),
-        };
+        let (f, at) = self.reopen_call(f).unwrap_or((f, at));
         while self.starts_simple() {
             let arg = self.select()?;
             self.warn_if_cursed(arg);
@@ -367,6 +360,38 @@ impl Parser<'_, '_> {
         }
         let list = self.take_list(mark);
         Ok(self.ast.add(Expr::Call(f, list), at))
+    }
+
+    /// A call that is called again takes the new arguments too, even out of parentheses, and operators that are calls
+    /// in Nix do as well: puts its arguments aside and returns its function and place.
+    pub(super) fn reopen_call(&mut self, call: ExprId) -> Option<(ExprId, u32)> {
+        let at = self.ast.at(call);
+        let function = match self.ast.get(call) {
+            Expr::Call(function, list) => {
+                self.exprs.extend_from_slice(self.ast.list(list));
+                return Some((function, at));
+            }
+            Expr::Op(op, l, r) => {
+                let (name, swap) = match op {
+                    CallOp::Neg | CallOp::Sub => (sym::sub, false),
+                    CallOp::Mul => (sym::mul, false),
+                    CallOp::Div => (sym::div, false),
+                    CallOp::Less => (sym::less_than, false),
+                    CallOp::Greater => (sym::less_than, true),
+                    CallOp::LessEq | CallOp::GreaterEq => return None,
+                };
+                self.exprs.extend_from_slice(&if swap { [r, l] } else { [l, r] });
+                name
+            }
+            Expr::SearchPath(text) => {
+                let path = self.ast.add(Expr::Var(sym::nix_path), 0);
+                let text = self.ast.add(Expr::Str(text), 0);
+                self.exprs.extend_from_slice(&[path, text]);
+                sym::find_file
+            }
+            _ => return None,
+        };
+        Some((self.ast.add(Expr::Var(function), 0), at))
     }
 
     /// Makes a list of the nodes put aside since `mark`.

@@ -85,6 +85,8 @@ fn operators_bind_as_in_nix() {
             "{ inherit y; inherit (z) q; x = { a = 1; b = 2; }; }",
         ),
         ("{ a, b ? 1, ... }@c: a", "({ a, b ? 1, ... } @ c: a)"),
+        ("(f a) b (c - d) e", "(f a b (__sub c d) e)"),
+        ("(c - d) e", "(__sub c d e)"),
         ("[ 1 or 2 ]", "[ ((1 or)) (2) ]"),
     ];
     for (text, expected) in cases {
