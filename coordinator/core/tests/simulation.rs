@@ -27,8 +27,6 @@ fn for_seeds(count: u64, run: impl Fn(u64) + Sync) {
             scope.spawn(move || {
                 let mut seed = first + thread;
                 while seed < first + count {
-                        eprintln!("seed {seed}");
-                    }
                     run(seed);
                     seed += threads;
                 }
