@@ -36,7 +36,6 @@ impl Context {
             root: is_root(),
             get: &get,
         };
-        let data_dir = home.data();
         let store_url = arguments
             .store
             .clone()
@@ -49,7 +48,7 @@ impl Context {
                 && get("TERM").is_none_or(|term| term != "dumb"),
             runtime_dir: home.runtime(),
             cache_dir: home.cache(),
-            image_dirs: vec![data_dir.join("image"), PathBuf::from("/usr/lib/igloo/image")],
+            image_dirs: home.images(),
             environment: std::env::vars_os()
                 .map(|(name, value)| (name.into_vec(), value.into_vec()))
                 .collect(),
@@ -64,8 +63,15 @@ struct Home<'a> {
 }
 
 impl Home<'_> {
-    fn data(&self) -> PathBuf {
-        self.place("XDG_DATA_HOME", ".local/share", "/var/lib")
+    /// Root's data folder is the store itself, which holds nothing else.
+    fn images(&self) -> Vec<PathBuf> {
+        let own = (!self.root).then(|| {
+            self.place("XDG_DATA_HOME", ".local/share", "/var/lib")
+                .join("image")
+        });
+        own.into_iter()
+            .chain(["/usr/local/lib/igloo/image", "/usr/lib/igloo/image"].map(PathBuf::from))
+            .collect()
     }
 
     fn store(&self) -> PathBuf {
@@ -108,29 +114,28 @@ fn is_root() -> bool {
 mod tests {
     use super::*;
 
-    fn home(root: bool, variables: &[(&str, &str)]) -> (PathBuf, PathBuf) {
+    fn home(root: bool, variables: &[(&str, &str)]) -> (PathBuf, PathBuf, Vec<PathBuf>) {
         let get = |name: &str| {
-            variables
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, value)| OsString::from(value))
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| OsString::from(value))
         };
         let home = Home { root, get: &get };
-        (home.data(), home.runtime())
+        (home.store(), home.runtime(), home.images())
     }
 
     #[test]
     fn files_go_where_the_user_says() {
-        let (data, runtime) = home(false, &[("HOME", "/home/a"), ("XDG_RUNTIME_DIR", "/run/user/1")]);
+        let (store, runtime, images) =
+            home(false, &[("HOME", "/home/a"), ("XDG_RUNTIME_DIR", "/run/user/1")]);
+        assert_eq!(store, PathBuf::from("/home/a/.local/share/igloo/store"));
+        assert_eq!(runtime, PathBuf::from("/run/user/1/igloo"));
+        assert_eq!(images[0], PathBuf::from("/home/a/.local/share/igloo/image"));
+        let (store, runtime, images) = home(true, &[("HOME", "/root")]);
+        assert_eq!((store, runtime), ("/var/lib/igloo".into(), "/run/igloo".into()));
+        assert!(images.iter().all(|image| !image.starts_with("/var/lib/igloo")));
         assert_eq!(
-            (data, runtime),
-            ("/home/a/.local/share/igloo".into(), "/run/user/1/igloo".into())
-        );
-        let (data, runtime) = home(true, &[("HOME", "/root")]);
-        assert_eq!((data, runtime), ("/var/lib/igloo".into(), "/run/igloo".into()));
-        assert_eq!(
-            home(true, &[("XDG_DATA_HOME", "/d")]).0,
-            PathBuf::from("/d/igloo")
+            home(false, &[("HOME", "/h"), ("XDG_DATA_HOME", "/d")]).0,
+            PathBuf::from("/d/igloo/store")
         );
     }
 }
