@@ -109,10 +109,26 @@ pub fn close_from_on_exec(first: RawFd) -> Result<(), Errno> {
 }
 
 /// Gives every signal its default action and unblocks all.
+///
+/// By the system call itself: the C library keeps two or three real-time signals to itself and refuses to change them, so
+/// that an action a parent has set for them would stay.
 pub fn reset_signals() {
+    /// Bytes of the kernel's signal set (`sigset_t`, asm-generic/signal.h).
+    const SET_SIZE: usize = 8;
+    // handler, flags, restorer, mask: all zeros is SIG_DFL with nothing blocked
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is a valid action for every signal; those that cannot change answer EINVAL, which is fine.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: `default` is a whole `struct sigaction` of the kernel and outlives the call; the old action is not asked
+        // for. The two signals that cannot change answer EINVAL, which is fine.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null_mut::<u64>(),
+                SET_SIZE,
+            )
+        };
     }
     // SAFETY: an all-zero set is empty and valid; the old set is not asked for.
     unsafe {
