@@ -81,8 +81,11 @@ const ABSENCES: &[(&str, &[&str], &str)] = &[
 const BEGIN: &str = "<!-- crate graph: `cargo xtask tidy --fix` writes it -->\n```text\n";
 const END: &str = "```\n<!-- end of crate graph -->";
 
-/// Runs the task; `--fix` mends what it can.
+/// Runs the task; `--fix` mends what it can, `--graph` only redraws the crate graph.
 pub fn run(options: &[String]) -> Result<()> {
+    if options.iter().any(|option| option == "--graph") {
+        return graph(true);
+    }
     if options.iter().any(|option| option == "--fix") {
         shell::run(shell::cargo().args(["fmt", "--all"]))?;
         return graph(true);
