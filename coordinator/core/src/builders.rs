@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher as _;
 use std::time::Duration;
 
+use rustc_hash::FxHashSet;
+
 use crate::drv::Requirements;
 use crate::event::BuilderOffer;
 use crate::graph::NodeIx;
@@ -24,7 +26,7 @@ use crate::urgency::Urgency;
 /// Paths remembered as being near a builder.
 const NEAR_MAX: usize = 4096;
 /// Builders compared for one build.
-const COMPARED_MAX: usize = 64;
+const COMPARED_MAX: usize = 16;
 
 /// All builders that were ever up and are not forgotten.
 #[derive(Debug)]
@@ -48,7 +50,8 @@ pub(crate) struct Builder {
     /// Failures of its own in a row.
     pub streak: u32,
     pub quarantined_until: Time,
-    near: BTreeSet<NodeIx>,
+    /// Asked, never iterated.
+    near: FxHashSet<NodeIx>,
     near_order: VecDeque<NodeIx>,
 }
 
@@ -83,7 +86,7 @@ impl Builders {
             load_permille: 0,
             streak,
             quarantined_until,
-            near: BTreeSet::new(),
+            near: FxHashSet::default(),
             near_order: VecDeque::new(),
         };
         self.known.insert(id, builder);

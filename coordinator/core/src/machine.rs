@@ -44,7 +44,7 @@ use ends::Committing;
 use settle::Work;
 
 /// Steps of consequences in one call: edges looked at, about 50 ns each.
-const STEPS_MAX: usize = 100_000;
+const STEPS_MAX: usize = 20_000;
 
 /// The coordinator's state. See the crate's page for what it promises.
 ///
@@ -166,7 +166,7 @@ impl Machine {
             Event::Resolved { drv, resolved } => self.resolved(&drv, resolved),
             Event::StoreAnswers(answers) => self.store_answers(answers),
             Event::Offers(answers) => self.offers(answers),
-            Event::Fetched { path, result } => self.fetched(&path, result),
+            Event::Fetched { path, result } => self.fetched(&path, &result),
             Event::PathGone { path } => self.path_gone(&path),
             Event::BuilderUp {
                 builder,
@@ -229,6 +229,6 @@ impl Machine {
     }
 
     fn fail_at_root(&mut self, node: NodeIx, failure: Failure) {
-        self.fail(node, Arc::new(failure));
+        self.fail(node, &Arc::new(failure));
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! `IGLOO_SIM_GRAPHS` sets how many (10,000), `IGLOO_SIM_SEED` where to begin. A failure names its seed.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "it is a test")]
+
 mod sim;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,4 +209,148 @@ fn any_prefix_of_the_journal_ends_alike() {
             assert_eq!(restarted.valid, whole.valid, "seed {seed}, prefix {crash_at}");
         }
     });
+}
+
+/// The same while things go wrong: results do not depend on where it dies, nor on what else happens.
+#[test]
+fn restarts_amid_faults_end_alike() {
+    for_seeds(number("IGLOO_SIM_GRAPHS", 10_000), |seed| {
+        let quiet = World::new(setup(seed, 12)).run();
+        let mut rng = Rng::new(seed);
+        for _ in 0..3 {
+            let stormy = World::new(Setup {
+                crash_at: Some(1 + rng.index(quiet.journal.len())),
+                faults: faults(),
+                ..setup(seed, 12)
+            })
+            .run();
+            assert_eq!(results(&stormy), results(&quiet), "seed {seed}");
+        }
+    });
+}
+
+/// Same seed, same events, same decisions.
+#[test]
+fn runs_can_be_repeated() {
+    for_seeds(number("IGLOO_SIM_GRAPHS", 10_000) / 10, |seed| {
+        let stormy = || {
+            World::new(Setup {
+                faults: faults(),
+                ..setup(seed, 20)
+            })
+        };
+        let (first, second) = (stormy().run(), stormy().run());
+        assert_eq!(first.journal, second.journal, "seed {seed}");
+        assert_eq!(first.events, second.events, "seed {seed}");
+    });
+}
+
+/// A run of a large graph on slots of one kind, all of it absent, wanted by its roots.
+fn large(graph: Graph, slots: u32) -> Setup {
+    let roots = sim::layers::roots(&graph);
+    let wants = roots.iter().enumerate().map(|(id, root)| {
+        let target = Target::Outputs {
+            drv: graph.drvs[*root].info.path.clone(),
+            outputs: BTreeSet::new(),
+        };
+        let want = Want {
+            id: WantId(id as u64),
+            target,
+            purpose: Purpose::Goal,
+            priority: Priority::Normal,
+        };
+        (Time::ZERO, ClientId(0), want)
+    });
+    let offer = BuilderOffer {
+        systems: BTreeSet::from(["a-linux".to_owned()]),
+        slots,
+        slots_for_evaluation: 1,
+        network: true,
+        ..BuilderOffer::default()
+    };
+    Setup {
+        seed: 1,
+        config: Config::default(),
+        wants: wants.collect(),
+        builders: vec![offer],
+        options: ClientOptions::default(),
+        faults: Faults::default(),
+        valid: graph
+            .drvs
+            .iter()
+            .flat_map(|drv| drv.info.sources.clone())
+            .collect(),
+        crash_at: None,
+        check: false,
+        trace: false,
+        announce: false,
+        latency_max: 0,
+        graph,
+    }
+}
+
+fn within(makespan: Duration, bound: Duration, factor: f64) {
+    let ratio = makespan.as_secs_f64() / bound.as_secs_f64();
+    assert!(ratio <= factor, "{makespan:?} is {ratio:.3} of {bound:?}");
+}
+
+/// Makespan at most 1.1 times the larger of critical path and work by slots, where a schedule can come near it; and never more
+/// than one by a list scheduler that knows the whole graph beforehand.
+#[test]
+fn makespan_is_near_the_bound() {
+    for (seed, slots) in [(1, 4), (2, 8), (3, 16), (4, 128)] {
+        let graph = sim::layers::layered(seed, 3000, 8);
+        let (path, sum) = sim::layers::bounds(&graph);
+        let list = sim::layers::list_schedule(&graph, slots as usize);
+        let end = World::new(large(graph, slots)).run();
+        within(end.makespan, list, 1.01);
+        if slots != 16 {
+            within(end.makespan, path.max(sum / slots), 1.1);
+        }
+    }
+    for seed in 1..20 {
+        let shape = Shape {
+            failing: 0,
+            floating: 0,
+            fixed: 0,
+            other_system: 0,
+            inputs_max: 6,
+            ..Shape::small(400)
+        };
+        let graph = Graph::random(&mut Rng::new(seed), shape);
+        let list = sim::layers::list_schedule(&graph, 4);
+        let (path, sum) = sim::layers::bounds(&graph);
+        let end = World::new(large(graph, 4)).run();
+        within(end.makespan, path.max(sum / 4), 1.1);
+        within(end.makespan, list, 1.1);
+    }
+}
+
+/// An import from derivation that comes amid a full queue is answered after its own chain.
+#[test]
+fn an_import_waits_for_its_own_chain_only() {
+    let graph = sim::layers::layered(5, 2000, 6);
+    let mut setup = large(graph, 2);
+    // a chain of 31 that nobody else wants
+    let other = sim::layers::layered(6, 31, 0);
+    for drv in other.drvs.clone() {
+        setup.valid.extend(drv.info.sources.clone());
+        setup.graph.push(drv);
+    }
+    let own: Duration = other.drvs.iter().map(|drv| drv.run).sum();
+    let at = Time::from_millis(1_000_000);
+    let want = Want {
+        id: WantId(1 << 40),
+        target: Target::Outputs {
+            drv: other.drvs[30].info.path.clone(),
+            outputs: BTreeSet::new(),
+        },
+        purpose: Purpose::ImportFromDerivation,
+        priority: Priority::Normal,
+    };
+    setup.wants.push((at, ClientId(1), want));
+    let end = World::new(setup).run();
+    let (answered, _) = end.answers[&(ClientId(1), WantId(1 << 40))];
+    // the slot kept for evaluations is free, so not even one build is waited for
+    within(answered.since(at), own, 1.001);
 }

@@ -1,6 +1,7 @@
 //! Records as lines of text.
 //!
-//! One record is one line, words separated by single spaces: a person can read a journal, and a torn last line is seen as one.
+//! One record is one line, words separated by single spaces: a person can read a journal. A line counts only with
+//! its newline: whatever follows the last newline of a file was torn off in a crash, and is cut off before appending.
 //!
 //! Invariants
 //! - printing and parsing are inverse, but for reasons longer than [`REASON_SIZE_MAX`], which are cut;

@@ -160,7 +160,7 @@ impl Machine {
             return;
         }
         if let Err(failure) = self.need(node, other, Role::Same) {
-            self.fail(node, failure);
+            self.fail(node, &failure);
         } else {
             // valid already, perhaps
             self.work.push_back(Work::Settled {
@@ -193,11 +193,11 @@ impl Machine {
             failure: failure.clone(),
             until,
         });
-        self.fail(node, failure.clone());
+        self.fail(node, &failure);
         for (_, output) in outputs {
             let waits = |path: &crate::node::PathNode| matches!(path.state, PathState::Info);
             if self.graph.path(output).is_some_and(waits) {
-                self.fail(output, failure.clone());
+                self.fail(output, &failure);
             }
         }
         for want in wants {

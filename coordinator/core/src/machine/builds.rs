@@ -111,7 +111,7 @@ impl Machine {
         match (&build.state, self.graph[node].doomed.clone()) {
             (BuildState::NeedsInputs | BuildState::Joined, Some(failure)) => {
                 self.leave_joined(node);
-                self.fail(node, failure);
+                self.fail(node, &failure);
             }
             (BuildState::NeedsInputs, None) if self.needs_resolution(node) => self.ask_resolution(node),
             (BuildState::NeedsInputs, None) => self.make_ready(node),

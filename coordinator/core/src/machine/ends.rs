@@ -103,17 +103,17 @@ impl Machine {
         };
         self.unmention(node);
         match result {
-            CommitResult::Valid => self.made(node, id, outputs),
+            CommitResult::Valid => self.made(node, id, &outputs),
             CommitResult::Rejected { reason } => {
                 let failure = self.failure_of(node, FailureKind::Permanent, reason);
                 self.fail_for_good(node, failure);
             }
-            CommitResult::Error { reason } => self.try_elsewhere(node, None, reason),
+            CommitResult::Error { reason } => self.try_elsewhere(node, None, &reason),
         }
     }
 
     /// A derivation's outputs are valid.
-    fn made(&mut self, node: NodeIx, lease: LeaseId, made: Vec<MadeOutput>) {
+    fn made(&mut self, node: NodeIx, lease: LeaseId, made: &[MadeOutput]) {
         let Some(build) = self.graph.build(node) else {
             return;
         };
@@ -178,12 +178,12 @@ impl Machine {
             BuildFault::OutOfMemory { memory_mib } => self.try_larger(node, memory_mib),
             BuildFault::Infrastructure { reason } => {
                 self.distrust(lease.builder);
-                self.try_elsewhere(node, Some(lease.builder), reason);
+                self.try_elsewhere(node, Some(lease.builder), &reason);
             }
             BuildFault::InputsMissing { paths } => self.look_again(node, &paths),
             // not by us: the builder wants to be rid of it
             BuildFault::Cancelled => {
-                let reason = "the builder gave the build up".to_owned();
+                let reason = "the builder gave the build up";
                 self.try_elsewhere(node, Some(lease.builder), reason);
             }
         }
@@ -197,7 +197,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn try_elsewhere(&mut self, node: NodeIx, builder: Option<BuilderId>, reason: String) {
+    pub(super) fn try_elsewhere(&mut self, node: NodeIx, builder: Option<BuilderId>, reason: &str) {
         let Some(build) = self.graph.build_mut(node) else {
             return;
         };

@@ -136,7 +136,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn fetched(&mut self, path: &StorePath, result: FetchResult) {
+    pub(super) fn fetched(&mut self, path: &StorePath, result: &FetchResult) {
         let node = self.intern.paths.get(path).copied();
         let Some((node, path)) = node.and_then(|node| Some((node, self.graph.path_mut(node)?))) else {
             self.stats.ignored += 1;

@@ -44,7 +44,7 @@ impl Machine {
             (Some(_), _) => self.check_store(node),
             (None, BuildState::Failed(failed)) if failed.until > self.now => {
                 let failure = failed.failure.clone();
-                self.fail(node, failure);
+                self.fail(node, &failure);
             }
             (None, _) => {
                 self.set_path(node, PathState::Info);
@@ -175,7 +175,7 @@ impl Machine {
             return; // it may still be fetched
         }
         match last {
-            Some(failure) => self.fail(node, failure),
+            Some(failure) => self.fail(node, &failure),
             None => {
                 let reason = "it is in no store, and no derivation is known that makes it";
                 let failure = self.failure_of(node, FailureKind::Missing, reason);
@@ -218,7 +218,7 @@ impl Machine {
             return;
         }
         match failure.or_else(|| self.graph[node].doomed.clone()) {
-            Some(failure) => self.fail(node, failure),
+            Some(failure) => self.fail(node, &failure),
             None => self.path_valid(node),
         }
     }

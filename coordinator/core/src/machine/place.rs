@@ -15,7 +15,7 @@ use crate::node::BuildState;
 use crate::ready::{Fit, Head};
 
 /// Inputs looked at to tell how near a builder is.
-const INPUTS_COMPARED_MAX: usize = 64;
+const INPUTS_COMPARED_MAX: usize = 32;
 
 impl Machine {
     pub(super) fn place(&mut self) {

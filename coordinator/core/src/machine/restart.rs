@@ -149,7 +149,7 @@ impl Machine {
             LeaseState::Restored => {
                 self.release(id);
                 if holds {
-                    let reason = "its builder did not come back after a restart".to_owned();
+                    let reason = "its builder did not come back after a restart";
                     self.try_elsewhere(lease.build, Some(lease.builder), reason);
                 }
             }

@@ -116,7 +116,7 @@ impl Machine {
     }
 
     /// A node has failed, for as long as failures are remembered.
-    pub(super) fn fail(&mut self, node: NodeIx, failure: Arc<Failure>) {
+    pub(super) fn fail(&mut self, node: NodeIx, failure: &Arc<Failure>) {
         let failed = Failed {
             failure: failure.clone(),
             until: self.remember_failure(),
@@ -133,7 +133,7 @@ impl Machine {
         self.stop_fetch(node);
         self.cut(node);
         for (from, role) in self.graph.settle(node) {
-            self.mark_need_failed(from, role, &failure);
+            self.mark_need_failed(from, role, failure);
             self.work.push_back(Work::Settled {
                 node: from,
                 role,

@@ -11,7 +11,7 @@ use crate::action::Action;
 use crate::event::BuilderOffer;
 use crate::id::{BuilderId, LeaseId};
 use crate::journal::Record;
-use crate::leases::LeaseState;
+use crate::leases::{Lease, LeaseState};
 use crate::node::BuildState;
 use crate::timers::Timer;
 
@@ -42,35 +42,41 @@ impl Machine {
         let Some(lease) = self.leases.get(id).cloned() else {
             return;
         };
-        let build = self.graph.build(lease.build);
         let was_lost = lease.state == LeaseState::Lost;
+        let build = self.graph.build(lease.build);
+        let is_held = build.is_some_and(|build| build.lease() == Some(id) || build.restored == Some(id));
         // nobody else has it, and its result is still of use
-        let takes_back = build.is_some_and(|build| {
-            matches!(
-                build.state,
-                BuildState::Backoff(_) | BuildState::Ready | BuildState::NeedsInputs
-            )
-        });
+        let takes_back = was_lost
+            && build.is_some_and(|build| {
+                matches!(
+                    build.state,
+                    BuildState::Backoff(_) | BuildState::Ready | BuildState::NeedsInputs
+                )
+            });
         self.leases.set(id, LeaseState::Live);
         self.builders.occupy(lease.builder, lease.memory_mib, self.now);
         if was_lost || lease.state == LeaseState::Restored {
             self.ready.started(lease.owner);
         }
-        if was_lost && let Some(build) = build {
-            let drv = build.drv.clone();
-            self.actions.push(Action::Journal(Record::Leased {
-                lease: id,
-                attempt: lease.attempt,
-                builder: lease.builder,
-                drv,
-            }));
-        }
-        if was_lost && takes_back {
-            self.let_go(lease.build);
-            self.set_build(lease.build, BuildState::Leased(id));
-        } else if was_lost || lease.state == LeaseState::Cancelling {
+        if takes_back {
+            self.take_back(id, &lease);
+        } else if !is_held || lease.state == LeaseState::Cancelling {
             self.cancel_lease(id);
         }
+    }
+
+    fn take_back(&mut self, id: LeaseId, lease: &Lease) {
+        let Some(drv) = self.drv(lease.build).cloned() else {
+            return;
+        };
+        self.actions.push(Action::Journal(Record::Leased {
+            lease: id,
+            attempt: lease.attempt,
+            builder: lease.builder,
+            drv,
+        }));
+        self.let_go(lease.build);
+        self.set_build(lease.build, BuildState::Leased(id));
     }
 
     /// A builder that is there again does not have a lease.
@@ -100,7 +106,7 @@ impl Machine {
             build.restored = None;
         }
         if build.lease() == Some(id) {
-            self.try_elsewhere(node, Some(builder), reason.to_owned());
+            self.try_elsewhere(node, Some(builder), reason);
         }
     }
 

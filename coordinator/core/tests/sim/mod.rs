@@ -3,9 +3,17 @@
 //! The world does what actions say, late and in any order, loses builders, breaks off fetches, and kills the machine after a
 //! given journal record. It checks what must never happen the moment it happens.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test's world stops at the first thing that is wrong"
+)]
 
 pub mod graphs;
+pub mod layers;
 pub mod rng;
 mod world;
 

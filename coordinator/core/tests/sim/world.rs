@@ -254,8 +254,7 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Tell(event) => self.tell(event),
-            Happening::Outside(event) => self.tell(event),
+            Happening::Tell(event) | Happening::Outside(event) => self.tell(event),
             Happening::BuildEnds(builder, lease) => self.build_ends(builder, lease),
             Happening::BuilderLost(builder, keeps) => self.builder_lost(builder, keeps),
             Happening::BuilderBack(builder) => self.builder_back(builder),
