@@ -193,7 +193,7 @@ impl Evaluator {
                     if strict {
                         interp.force_deep(value)?;
                     }
-                    interp.print_ambiguous(value)
+                    interp.print_ambiguous(value, strict)
                 }
                 Format::Json => interp.write_json(value, strict, false, &mut ctx, Pos::NONE),
                 Format::Xml { location } => interp.write_xml(value, strict, location, &mut ctx),
@@ -308,7 +308,7 @@ fn select(interp: &mut Interp, value: Value, path: &str, args: &[(String, Value)
         };
         value = interp.force(found)?;
     }
-    auto_call(interp, value, args)
+    Ok(value)
 }
 
 /// The names of an attribute path; quotes protect dots.

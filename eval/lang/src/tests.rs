@@ -362,9 +362,9 @@ fn an_evaluator_survives_errors() {
         .eval_text(b"{ a.b = { c }: [ c ]; }", Origin::String)
         .expect("a set");
     let arg = evaluator.string(b"x");
-    let found = evaluator
-        .select(root, "a.b", &[("c".to_owned(), arg)])
-        .expect("called");
+    let args = [("c".to_owned(), arg)];
+    let function = evaluator.select(root, "a.b", &args).expect("selected");
+    let found = evaluator.auto_call(function, &args).expect("called");
     assert_eq!(
         evaluator.print(found, Format::Json, true).expect("json"),
         b"[\"x\"]"

@@ -336,7 +336,10 @@ fn one(
         &options.attrs
     };
     for path in paths {
-        let value = evaluator.select(root, path, args)?;
+        let mut value = evaluator.select(root, path, args)?;
+        if !options.eval || !args.is_empty() {
+            value = evaluator.auto_call(value, args)?;
+        }
         if !options.eval {
             for found in evaluator.derivations(value)? {
                 let output = if found.output_name == "out" {

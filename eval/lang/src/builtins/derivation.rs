@@ -440,7 +440,7 @@ fn output_name(name: &str) -> R<OutputName> {
     })
 }
 
-fn require(used: bool, enabled: bool, feature: &str) -> R<()> {
+pub(super) fn require(used: bool, enabled: bool, feature: &str) -> R<()> {
     if !used || enabled {
         return Ok(());
     }

@@ -251,6 +251,7 @@ pub(super) fn fetch_closure(interp: &mut Interp, args: &[Value], _pos: Pos) -> R
 }
 
 pub(super) fn get_flake(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
+    super::derivation::require(true, interp.settings.features.flakes, "flakes")?;
     let what = "while evaluating the argument passed to builtins.getFlake";
     let reference = text(interp.plain_string(args[0], Pos::NONE, what)?);
     let text = format!(

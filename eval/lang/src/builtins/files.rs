@@ -149,7 +149,7 @@ pub(super) fn read_dir(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Valu
     Ok(interp.heap.set_of(attrs))
 }
 
-pub(super) fn find_file(interp: &mut Interp, args: &[Value], pos: Pos) -> R<Value> {
+pub(super) fn find_file(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
     let what = "while evaluating the first argument passed to builtins.findFile";
     let items = interp.expect_list(args[0], Pos::NONE, what)?;
     let mut entries = Vec::with_capacity(items.len());
@@ -180,7 +180,7 @@ pub(super) fn find_file(interp: &mut Interp, args: &[Value], pos: Pos) -> R<Valu
     }
     let what = "while evaluating the second argument passed to builtins.findFile";
     let name = interp.plain_string(args[1], Pos::NONE, what)?;
-    let found = interp.find_file(&entries, name).map_err(|e| e.at(pos))?;
+    let found = interp.find_file(&entries, name)?;
     Ok(interp.heap.path(&found))
 }
 

@@ -14,6 +14,7 @@ fn failed(error: &FlakeRefError) -> Box<EvalError> {
 }
 
 pub(super) fn parse_flake_ref(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
+    super::derivation::require(true, interp.settings.features.flakes, "flakes")?;
     let what = "while evaluating the argument passed to builtins.parseFlakeRef";
     let text = String::from_utf8_lossy(interp.plain_string(args[0], Pos::NONE, what)?).into_owned();
     let parsed = parse(&text, VerifiedFetches::Disabled).map_err(|e| failed(&e))?;
@@ -30,6 +31,7 @@ pub(super) fn parse_flake_ref(interp: &mut Interp, args: &[Value], _pos: Pos) ->
 }
 
 pub(super) fn flake_ref_to_string_(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
+    super::derivation::require(true, interp.settings.features.flakes, "flakes")?;
     let what = "while evaluating the argument passed to builtins.flakeRefToString";
     let set = interp.expect_set(args[0], Pos::NONE, what)?;
     let mut attrs = Attributes::new();

@@ -1,6 +1,6 @@
 //! Compiles bindings: `let`, `rec` sets and plain sets.
 
-use super::compile::{C, Compiler};
+use super::compile::{C, Compiler, constants};
 use super::scope::{Place, Target};
 use super::{AttrsOp, Binds, Delay, DynamicAttr, LetOp, Op, SelectOp};
 use crate::num::to_usize;
@@ -257,6 +257,13 @@ impl Compiler<'_, '_> {
         let values: Vec<Delay> = defs.iter().map(|d| d.1).collect();
         let heap = self.unit.heap;
         let shape = heap.shape(&names, &positions, pos);
+        if binds.list.is_empty()
+            && dynamic.is_empty()
+            && !overrides
+            && let Some(constants) = constants(values.iter())
+        {
+            return Ok(Op::Const(heap.set(shape, &constants)));
+        }
         let (values, dynamic) = (heap.keep_slice(&values), heap.keep_slice(&dynamic));
         Ok(Op::Attrs(self.keep(AttrsOp {
             binds,

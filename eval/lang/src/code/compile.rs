@@ -133,21 +133,8 @@ impl Compiler<'_, '_> {
                 self.unit.globals.builtin(self.constant(select.base)?, *name)
             }
             Expr::List(l) if ast.list(l).is_empty() => Some(heap.list(&[])),
-            Expr::Interp(true, parts) => self.literal(ast.list(parts)),
             _ => None,
         }
-    }
-
-    /// A string whose parts are all literals, as escapes in indented strings leave them.
-    fn literal(&self, parts: &[ExprId]) -> Option<Value> {
-        let mut text = Vec::new();
-        for part in parts {
-            match self.unit.ast.get(*part) {
-                Expr::Str(s) => text.extend_from_slice(self.unit.ast.string(s)),
-                _ => return None,
-            }
-        }
-        Some(self.unit.heap.string(&text))
     }
 
     fn path_literal(&self, literal: &[u8]) -> Vec<u8> {
@@ -276,7 +263,10 @@ impl Compiler<'_, '_> {
             Expr::Let(a, body) => self.let_in(a, body),
             Expr::List(l) => {
                 let items = self.delays(ast.list(l))?;
-                Ok(Op::List(self.keep(ListOp { items })))
+                Ok(match constants(items.iter()) {
+                    Some(values) => Op::Const(self.unit.heap.list(&values)),
+                    None => Op::List(self.keep(ListOp { items })),
+                })
             }
             Expr::Lambda(l) => Ok(Op::Lambda(self.lambda(l, at)?)),
             Expr::Call(f, args) => self.call(f, ast.list(args), at),
@@ -308,6 +298,12 @@ impl Compiler<'_, '_> {
             Expr::Interp(string, parts) => {
                 let parts = self.parts(ast.list(parts))?;
                 let parts = if string { self.joined(parts) } else { parts };
+                if let [(literal @ Op::Const(text), _)] = parts.as_slice()
+                    && string
+                    && text.is_string()
+                {
+                    return Ok(*literal);
+                }
                 let nary = self.nary(&parts, at);
                 Ok(if string {
                     Op::Interp(nary)
@@ -547,4 +543,13 @@ impl Compiler<'_, '_> {
             pos: self.pos(at),
         })))
     }
+}
+
+/// The values of delayed expressions that are all constants: a literal of those is made once.
+pub(super) fn constants<'d>(delays: impl Iterator<Item = &'d Delay>) -> Option<Vec<Value>> {
+    let value = |delay: &Delay| match delay {
+        Delay::Const(value) => Some(*value),
+        _ => None,
+    };
+    delays.map(value).collect()
 }

@@ -84,6 +84,17 @@ pub(crate) struct ThunkCode {
     pub(crate) captures: &'static [Var],
 }
 
+impl ThunkCode {
+    /// The selection this thunk is, if it is one from its only captured variable: its value may be there already.
+    #[inline]
+    pub(crate) fn as_select(&self) -> Option<(Var, &'static SelectOp)> {
+        match (self.body, self.captures) {
+            (Op::Select(select), [base]) if matches!(select.base, Op::Up(0, _)) => Some((*base, select)),
+            _ => None,
+        }
+    }
+}
+
 /// Code of a function: its parameters are those of directly nested functions, of which only the last may have formals.
 pub(crate) struct LambdaCode {
     pub(crate) params: &'static [Param],

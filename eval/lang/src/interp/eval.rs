@@ -210,6 +210,11 @@ impl Interp {
             Delay::Local(i) => frame.local(i),
             Delay::Up(i) => frame.captured(i),
             Delay::Thunk(code) => {
+                if let Some((base, select)) = code.as_select()
+                    && let Some(value) = Self::peek(select, Self::var(frame, base))
+                {
+                    return value;
+                }
                 let (value, slots) = self.heap.thunk(code);
                 for (i, var) in code.captures.iter().enumerate() {
                     slots.set(i, Self::var(frame, *var));
@@ -224,6 +229,34 @@ impl Interp {
                 value
             }
         }
+    }
+
+    /// A selection whose result is at hand: no thunk is needed for it.
+    ///
+    /// Functions are left to thunks: a list item or attribute that holds one is equal only to itself, as in Nix.
+    #[inline]
+    fn peek(select: &'static SelectOp, base: Value) -> Option<Value> {
+        let base = match base.as_thunk() {
+            None => base,
+            Some(thunk) => thunk.done()?,
+        };
+        let flat = base.as_set()?.as_flat()?;
+        let cached = select.cache.load(Ordering::Relaxed);
+        let shape = std::ptr::from_ref(flat.shape).addr() as u64;
+        let value = if cached >> 16 == shape {
+            flat.values[(cached & 0xffff) as usize]
+        } else {
+            let i = flat.shape.find(select.name)?;
+            if i <= CACHED_INDEX_MAX {
+                select.cache.store((shape << 16) | i as u64, Ordering::Relaxed);
+            }
+            flat.values[i]
+        };
+        let value = match value.as_thunk() {
+            None => value,
+            Some(thunk) => thunk.done()?,
+        };
+        (!value.is_func()).then_some(value)
     }
 
     /// Binds variables that may refer to each other: all objects are made first, then what they capture is filled in.

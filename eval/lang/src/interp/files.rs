@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{Interp, corepkgs};
-use crate::error::{Context, ErrorKind, EvalError, R, fail};
+use crate::error::{ErrorKind, EvalError, R, fail};
 use crate::heap::context::{ContextElem, Ctx};
 use crate::heap::value::Value;
 use crate::io::{FileType, ImportPath, IngestMethod, IoError};
@@ -286,9 +286,6 @@ impl Interp {
             (Err(error), None) => Err(Self::io_error(&error)),
             (Ok(stored), None) => Ok(io.store_dir().print(&stored).into_bytes().into()),
         }
-        .context_with(Pos::NONE, || {
-            format!("while adding path '{}'", String::from_utf8_lossy(path))
-        })
     }
 
     /// An error that Nix words as one of the evaluation.

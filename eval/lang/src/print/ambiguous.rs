@@ -10,6 +10,7 @@ use crate::pure::float_format;
 use crate::pure::string_ops::{print_attribute_name, print_string};
 
 struct Printer<'i> {
+    strict: bool,
     interp: &'i Interp,
     out: Vec<u8>,
     seen: FxHashSet<u64>,
@@ -17,8 +18,11 @@ struct Printer<'i> {
 
 impl Interp {
     /// A value as `--eval` prints it.
-    pub(crate) fn print_ambiguous(&self, value: Value) -> R<Vec<u8>> {
+    ///
+    /// Unless the value was evaluated to the end (`strict`), a function that stands in it as written is `<CODE>` too.
+    pub(crate) fn print_ambiguous(&self, value: Value, strict: bool) -> R<Vec<u8>> {
         let mut printer = Printer {
+            strict,
             interp: self,
             out: Vec::new(),
             seen: FxHashSet::default(),
@@ -65,6 +69,7 @@ impl Printer<'_> {
             Type::Set => return self.set(value, depth),
             Type::List => return self.list(slot, value, depth),
             Type::Function => self.text(match value.as_func() {
+                Some(Func::Closure(..)) if !self.strict && depth > 0 && !slot.is_thunk() => "<CODE>",
                 Some(Func::Builtin(_)) => "<PRIMOP>",
                 Some(Func::Partial(inner, _)) if matches!(inner.as_func(), Some(Func::Builtin(_))) => {
                     "<PRIMOP-APP>"

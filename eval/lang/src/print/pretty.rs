@@ -99,6 +99,12 @@ impl Printer<'_> {
             Type::Path => self.out.extend_from_slice(value.as_path().unwrap_or_default()),
             Type::Set => self.set(value, depth),
             Type::List => self.list(slot, value, depth),
+            // A function that stands in a set or list as written is a thunk in Nix, until somebody looks at it.
+            Type::Function
+                if depth > 0 && !slot.is_thunk() && matches!(value.as_func(), Some(Func::Closure(..))) =>
+            {
+                self.text("«thunk»");
+            }
             Type::Function => self.function(value),
             Type::Thunk => self.text("«thunk»"),
         }

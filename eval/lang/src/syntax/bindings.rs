@@ -18,6 +18,7 @@ impl Parser<'_, '_> {
                 tok if tok == end => return Ok(attrs),
                 Tok::Inherit => self.inherit(attrs)?,
                 Tok::Id | Tok::Or | Tok::Quote | Tok::DollarCurly => self.binding(attrs)?,
+                _ if end == Tok::In => return Err(self.unexpected(&[Tok::In, Tok::Inherit])),
                 _ => return Err(self.unexpected(&[Tok::Inherit])),
             }
         }
