@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use igloo_coordinator::{
     Action, Answer, BuildEnd, BuildFault, BuilderId, BuilderOffer, ClientId, CommitResult, Config, DrvInfo,
-    Event, FailureKind, LeaseId, Machine, MadeOutput, Priority, Purpose, Record, Requirements, StoreAnswer,
-    StoreKey, Target, Time, Want, WantId,
+    Event, FailureKind, LeaseId, Machine, MadeOutput, Offer, OfferAnswer, Priority, Purpose, Record,
+    Requirements, SourceId, StoreAnswer, StoreKey, Target, Time, Want, WantId,
 };
 use nix_compat::derivation::DerivationKind;
 use nix_compat::store_path::StorePath;
@@ -326,4 +326,63 @@ fn journals_can_be_compacted() {
     let (second, same) = Machine::restore(config(), 1, bench.now, compacted);
     assert_eq!(actions, same);
     assert_eq!(first.compacted_journal(), second.compacted_journal());
+}
+
+/// Inputs that are gone when a builder wants them are made again, and then the build is.
+#[test]
+fn lost_inputs_are_made_again() {
+    let mut bench = Bench::new();
+    bench.tell(builder(1));
+    bench.tell(Event::DrvKnown(Box::new(info(1, &[]))));
+    bench.tell(Event::DrvKnown(Box::new(info(2, &[1]))));
+    bench.tell(want(2));
+    let build = |bench: &mut Bench, index: usize, number: u64| {
+        let (lease, _, drv) = bench.dispatched()[index].clone();
+        assert_eq!(drv, path_of(number, "p.drv"));
+        let end = built(number);
+        bench.tell(Event::Ended { lease, end });
+        let result = CommitResult::Valid;
+        bench.tell(Event::Committed { lease, result });
+    };
+    build(&mut bench, 0, 1);
+    let lease = bench.dispatched()[1].0;
+    let end = BuildEnd::Failed(BuildFault::InputsMissing {
+        paths: vec![output_path(1, "out")],
+    });
+    bench.tell(Event::Ended { lease, end });
+    build(&mut bench, 2, 1);
+    build(&mut bench, 3, 2);
+    assert!(matches!(bench.answers()[..], [Answer::Valid { .. }]));
+}
+
+/// A slow fetch is raced by the build; whichever is first ends the other.
+#[test]
+fn slow_fetches_are_raced() {
+    let mut machine = Machine::new(Config::default(), 1);
+    let now = Time::ZERO;
+    machine.handle(now, builder(1));
+    machine.handle(now, Event::DrvKnown(Box::new(info(1, &[]))));
+    machine.handle(now, want(1));
+    let path = output_path(1, "out");
+    let absent = vec![(StoreKey::Path(path.clone()), StoreAnswer::Absent)];
+    let asks = machine.handle(now, Event::StoreAnswers(absent));
+    assert!(
+        asks.iter()
+            .any(|action| matches!(action, Action::QuerySubstituters { .. }))
+    );
+    let offer = OfferAnswer::Offer(Offer {
+        source: SourceId(1),
+        nar_size: 1,
+        references: vec![path.clone()],
+        estimate: Duration::from_secs(3600),
+    });
+    let both = machine.handle(now, Event::Offers(vec![(path.clone(), offer)]));
+    assert!(both.iter().any(|action| matches!(action, Action::Fetch { .. })));
+    assert!(both.iter().any(|action| matches!(action, Action::Dispatch(_))));
+    let (lease, end) = (LeaseId(1), built(1));
+    machine.handle(now, Event::Ended { lease, end });
+    let result = CommitResult::Valid;
+    let last = machine.handle(now, Event::Committed { lease, result });
+    assert!(last.contains(&Action::CancelFetch { path }));
+    assert!(last.iter().any(|action| matches!(action, Action::Reply { .. })));
 }

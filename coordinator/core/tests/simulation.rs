@@ -109,7 +109,7 @@ fn setup_of(seed: u64, drvs_max: u64, shared_fixed: bool) -> Setup {
         seed,
         config: Config {
             infrastructure_attempts_max: 1000,
-            fetch_attempts_max: 4,
+            fetch_attempts_max: 10,
             transient_attempts_max: 5,
             hedge: Hedge::Off,
             reads_max: 4,
