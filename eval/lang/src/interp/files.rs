@@ -62,7 +62,15 @@ impl Interp {
             let parent = done.len();
             done.push(b'/');
             done.extend_from_slice(&name);
-            if self.file_type(&done)? != Some(FileType::Symlink) {
+            let kind = match self.file_type(&done) {
+                Err(error) if error.kind == ErrorKind::Restricted => {
+                    // Name what was asked for, not the ancestor that could not be looked at.
+                    self.file_type(path)?;
+                    return Err(error);
+                }
+                other => other?,
+            };
+            if kind != Some(FileType::Symlink) {
                 continue;
             }
             links += 1;

@@ -1,7 +1,7 @@
 //! The world of this machine's files, with a store that only computes paths.
 //!
 //! Nothing is written: imports and derivations get their paths, as with Nix's `dummy://` store; of a derivation only its
-//! links are kept. Builds and fetches are refused.
+//! links are kept. Builds are refused, and fetches too unless a hash is given: then the path is the one such content has.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -343,5 +343,62 @@ impl FsIo {
     pub fn with_store_on_disk(mut self, on_disk: bool) -> Self {
         self.store_is_on_disk = on_disk;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world(rules: AccessRules) -> FsIo {
+        FsIo::new(StoreDir::new("/nix/store").expect("a store directory")).with_rules(rules)
+    }
+
+    #[test]
+    fn only_what_the_rules_allow_is_read() {
+        let here = env!("CARGO_MANIFEST_DIR");
+        let io = world(AccessRules::Below(
+            vec![format!("{here}/src").into_bytes()],
+            "in restricted mode",
+        ));
+        let path = |name: &str| format!("{here}{name}").into_bytes();
+        assert!(io.read_file(&path("/src/lib.rs")).is_ok());
+        assert_eq!(
+            io.file_type(&path("")).ok(),
+            Some(Some(FileType::Directory)),
+            "an ancestor"
+        );
+        let denied = io.read_file(&path("/Cargo.toml")).expect_err("outside");
+        assert_eq!(denied.code(), igloo_status::Code::PermissionDenied);
+        assert_eq!(
+            denied.to_string(),
+            format!("access to absolute path '{here}/Cargo.toml' is forbidden in restricted mode")
+        );
+        assert!(
+            io.read_dir(&path("")).is_err() && io.file_type(&path("/srcs")).is_err(),
+            "a prefix ends at a slash"
+        );
+    }
+
+    #[test]
+    fn absent_files_are_not_there() {
+        let io = world(AccessRules::All);
+        let missing = format!("{}/none", env!("CARGO_MANIFEST_DIR")).into_bytes();
+        assert_eq!(io.file_type(&missing).ok(), Some(None));
+        assert!(matches!(io.read_file(&missing), Err(IoError::NotFound { .. })));
+        let manifest = format!("{}/Cargo.toml", env!("CARGO_MANIFEST_DIR")).into_bytes();
+        assert!(matches!(io.read_dir(&manifest), Err(IoError::WrongType { .. })));
+    }
+
+    #[test]
+    fn imports_have_the_paths_nix_gives_them() {
+        // `nix-store --add` of a file "text" with the bytes "hello", not executable.
+        let io = crate::io::MemoryIo::new(StoreDir::new("/nix/store").expect("a store directory"));
+        let io = io.with_file("/text", b"hello");
+        let hash = hash_tree(&io, &|_| false, b"/text", None).expect("hashed");
+        assert_eq!(
+            hash.encode(nix_compat::hash::HashFormat::Base16),
+            "0a430879c266f8b57f4092a0f935cf3facd48bbccde5760d4748ca405171e969"
+        );
     }
 }
