@@ -1,0 +1,34 @@
+//! The evaluator's world over a real store.
+//!
+//! [`StoreIo`] is an [`igloo_eval::EvalIo`]: sources are ingested, derivations and texts registered exactly as Nix writes
+//! them, store paths are read straight from the castore (nothing need be on the disk below the store directory), URLs are
+//! fetched, and builds that an evaluation needs are asked of a [`Realiser`].
+//!
+//! Map
+//! - [`store_io`]: [`StoreIo`] itself; `files` answers its reading calls, `import` its sources, `realise` its builds,
+//!   `fetching` its fetches;
+//! - `view`: store objects as files; `access`: what may be read; `registrar`: how things get registered without the
+//!   evaluation waiting for the disk, and [`DerivationSink`], which hears of derivations in order;
+//! - [`fetch`]: [`fetch::Fetcher`] (HTTP, HTTPS and files), decoding and unpacking of archives;
+//! - [`dependencies`]: what an evaluation looked at, with digests, for a cache.
+//!
+//! The crate reads no environment, clock or configuration of its own.
+
+mod access;
+pub mod dependencies;
+mod error;
+pub mod fetch;
+mod fetching;
+mod files;
+mod import;
+mod realise;
+mod registrar;
+pub mod store_io;
+mod view;
+
+pub use access::UriRules;
+pub use dependencies::{Dependency, DependencyKey};
+pub use fetch::{FetchLimits, Fetcher, UrlFetcher};
+pub use realise::{RealiseError, RealisedOutput, Realiser, Wanted};
+pub use registrar::{DerivationSink, FlushError};
+pub use store_io::{HostStore, StoreIo};

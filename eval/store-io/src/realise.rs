@@ -1,0 +1,332 @@
+//! Import from derivation: what a string refers to is made to exist.
+//!
+//! Everything one string needs is asked for at once; asks of several evaluations reach the [`Realiser`] side by side, so
+//! it sees all that is wanted and decides what to build first.
+//!
+//! Source: Nix 2.34 `src/libexpr/primops.cc` (`realiseContext`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use igloo_eval::ContextElem;
+use igloo_eval::io::IoError;
+use igloo_status::Code;
+use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::store_path::{StorePath, downstream_placeholder};
+
+use crate::dependencies::DependencyKey;
+use crate::error::{chain, store_error, text};
+use crate::store_io::StoreIo;
+
+/// Something an evaluation cannot go on without.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
+    /// A store path, from a substituter.
+    Path(StorePath),
+    /// Outputs of a derivation that is in the store.
+    Outputs {
+        /// The derivation.
+        derivation: StorePath,
+        /// Its outputs; never none.
+        outputs: BTreeSet<OutputName>,
+    },
+}
+
+/// An output that is in the store now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealisedOutput {
+    /// The derivation.
+    pub derivation: StorePath,
+    /// The output.
+    pub output: OutputName,
+    /// Where it is.
+    pub path: StorePath,
+}
+
+/// Makes things exist in the store that the evaluation reads: the coordinator's part of import from derivation.
+#[async_trait]
+pub trait Realiser: Send + Sync {
+    /// Brings everything wanted into the store: built, substituted, or there already. The evaluation waits.
+    ///
+    /// Called by many evaluations at once. The derivations wanted, and all they refer to, are registered, and the
+    /// [`crate::DerivationSink`] has heard of those this evaluation wrote.
+    ///
+    /// # Errors
+    /// The first thing that cannot be had; others may be there all the same.
+    async fn realise(&self, wanted: Vec<Wanted>) -> Result<Vec<RealisedOutput>, RealiseError>;
+}
+
+/// Why something wanted cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RealiseError {
+    /// A build failed. The reason begins with what failed, in the coordinator's words.
+    #[error("build of '{derivation}' failed: {reason}")]
+    Build {
+        /// The derivation.
+        derivation: StorePath,
+        /// Why.
+        reason: String,
+    },
+    /// A path is in no store that is known.
+    #[error("path '{path}' is in no store, and nothing is known that makes it")]
+    Missing {
+        /// The path.
+        path: StorePath,
+    },
+    /// Whoever asked for the evaluation stopped it.
+    #[error("the evaluation was cancelled while it waited for a build")]
+    Cancelled,
+    /// The coordinator gave no answer.
+    #[error("the coordinator cannot be asked for builds")]
+    Unavailable {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl RealiseError {
+    /// The class of the failure.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Build { .. } => Code::Aborted,
+            Self::Missing { .. } => Code::NotFound,
+            Self::Cancelled => Code::Cancelled,
+            Self::Unavailable { .. } => Code::Unavailable,
+        }
+    }
+}
+
+/// Derivations with the outputs wanted of each.
+type Outputs = BTreeMap<StorePath, BTreeSet<OutputName>>;
+
+impl StoreIo {
+    pub(crate) fn realise_context(&self, context: &[ContextElem]) -> Result<Vec<(String, String)>, IoError> {
+        let (outputs, mut wanted) = self.needs(context)?;
+        let mut known = Known::default();
+        let mut derivations = BTreeMap::new();
+        for (path, names) in &outputs {
+            let derivation = self.derivation_at(path)?;
+            self.check_names(path, &derivation, names)?;
+            let missing = self.missing_outputs(path, &derivation, names, &mut known)?;
+            if !missing.is_empty() {
+                wanted.push(Wanted::Outputs {
+                    derivation: path.clone(),
+                    outputs: missing,
+                });
+            }
+            derivations.insert(path, derivation);
+        }
+        if !wanted.is_empty() {
+            self.ask(wanted, &mut known)?;
+        }
+        let mut rewrites = Vec::new();
+        for (path, names) in &outputs {
+            for name in names {
+                let made = known.0.get(&(path.clone(), name.clone()));
+                let made = made.ok_or_else(|| IoError::Build {
+                    what: format!(
+                        "'{}^{name}' was asked for, but the answer does not name its path",
+                        self.print(path)
+                    ),
+                })?;
+                let placeholder = self.placeholder(path, derivations.get(path), name, made)?;
+                rewrites.extend(placeholder.map(|text| (text, self.print(made))));
+                self.took(path, name, made)?;
+            }
+        }
+        Ok(rewrites)
+    }
+
+    /// Outputs named by the context, and other paths of it that are not there.
+    fn needs(&self, context: &[ContextElem]) -> Result<(Outputs, Vec<Wanted>), IoError> {
+        let mut outputs = Outputs::new();
+        let mut wanted = Vec::new();
+        for elem in context {
+            let invalid = || IoError::InvalidPath {
+                path: text(elem.path()),
+            };
+            let path = self
+                .view
+                .store
+                .dir
+                .parse_bytes(elem.path())
+                .map_err(|_| invalid())?;
+            match elem {
+                ContextElem::Opaque(_) | ContextElem::DrvDeep(_) => {
+                    // reading it is another matter: restricted modes allow what the evaluation made
+                    if !self.is_there(&path)? {
+                        wanted.push(Wanted::Path(path));
+                    }
+                }
+                ContextElem::Built { output, .. } => {
+                    let name = OutputName::new(&text(output)).map_err(|_| invalid())?;
+                    outputs.entry(path).or_default().insert(name);
+                }
+            }
+        }
+        Ok((outputs, wanted))
+    }
+
+    fn check_names(
+        &self,
+        path: &StorePath,
+        derivation: &Derivation,
+        names: &BTreeSet<OutputName>,
+    ) -> Result<(), IoError> {
+        match names.iter().find(|name| !derivation.outputs.contains_key(*name)) {
+            Some(name) => Err(IoError::Build {
+                what: format!(
+                    "derivation '{}' does not have wanted outputs '{name}'",
+                    self.print(path)
+                ),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The outputs that are not there; the paths of those that are go to `known`.
+    fn missing_outputs(
+        &self,
+        path: &StorePath,
+        derivation: &Derivation,
+        names: &BTreeSet<OutputName>,
+        known: &mut Known,
+    ) -> Result<BTreeSet<OutputName>, IoError> {
+        let mut missing = BTreeSet::new();
+        for name in names {
+            let made = match derivation.outputs.get(name) {
+                Some(output) => output.path(&self.view.store.dir, &derivation.name, name),
+                None => Ok(None),
+            };
+            let made = made.map_err(|error| store_error(self.print(path), &error))?;
+            match made {
+                Some(made) if self.is_ours(&made)? => {
+                    known.0.insert((path.clone(), name.clone()), made);
+                }
+                _ => {
+                    missing.insert(name.clone());
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Asks the realiser and checks that what it names is there.
+    fn ask(&self, wanted: Vec<Wanted>, known: &mut Known) -> Result<(), IoError> {
+        let Some(realiser) = &self.realiser else {
+            return Err(self.nobody_to_ask(wanted.first()));
+        };
+        self.flush_made()?;
+        let paths: Vec<_> = wanted
+            .iter()
+            .filter_map(|wanted| match wanted {
+                Wanted::Path(path) => Some(path.clone()),
+                Wanted::Outputs { .. } => None,
+            })
+            .collect();
+        let made = self.view.runtime.wait(realiser.realise(wanted))?;
+        for made in made.map_err(|error| self.realise_error(&error))? {
+            self.must_be_there(&made.path)?;
+            known.0.insert((made.derivation, made.output), made.path);
+        }
+        paths.iter().try_for_each(|path| self.must_be_there(path))
+    }
+
+    fn must_be_there(&self, path: &StorePath) -> Result<(), IoError> {
+        if self.is_ours(path)? {
+            return Ok(());
+        }
+        Err(IoError::InvalidPath {
+            path: self.print(path),
+        })
+    }
+
+    fn nobody_to_ask(&self, wanted: Option<&Wanted>) -> IoError {
+        match wanted {
+            Some(Wanted::Outputs { derivation, outputs }) => {
+                let names: Vec<_> = outputs.iter().map(OutputName::as_str).collect();
+                IoError::Build {
+                    what: format!(
+                        "cannot build '{}^{}': this evaluation has no builder; build it first, or evaluate with one",
+                        self.print(derivation),
+                        names.join(",")
+                    ),
+                }
+            }
+            Some(Wanted::Path(path)) => IoError::InvalidPath {
+                path: self.print(path),
+            },
+            None => IoError::Build {
+                what: "there is nothing to build".to_owned(),
+            },
+        }
+    }
+
+    fn realise_error(&self, error: &RealiseError) -> IoError {
+        match error {
+            RealiseError::Missing { path } => IoError::InvalidPath {
+                path: self.print(path),
+            },
+            RealiseError::Build { derivation, reason } => IoError::Build {
+                what: format!("build of '{}' failed: {reason}", self.print(derivation)),
+            },
+            other => IoError::Build { what: chain(other) },
+        }
+    }
+
+    /// Notes that the evaluation uses an output.
+    fn took(&self, derivation: &StorePath, output: &OutputName, made: &StorePath) -> Result<(), IoError> {
+        self.access.allow(made);
+        let info = self.info_of(made)?;
+        self.dependencies.record(
+            || DependencyKey::Output {
+                derivation: derivation.clone(),
+                output: output.clone(),
+            },
+            &Ok(info),
+            |info, hasher| {
+                hasher.update(made.to_string().as_bytes());
+                if let Some(info) = info {
+                    hasher.update(&info.nar_sha256);
+                }
+            },
+        );
+        Ok(())
+    }
+
+    /// What strings hold in place of an output's path, where that was not known before the build; where it was, it must be
+    /// the one made.
+    fn placeholder(
+        &self,
+        path: &StorePath,
+        derivation: Option<&Derivation>,
+        name: &OutputName,
+        made: &StorePath,
+    ) -> Result<Option<String>, IoError> {
+        let stated = derivation.and_then(|derivation| {
+            let output = derivation.outputs.get(name)?;
+            Some(output.path(&self.view.store.dir, &derivation.name, name))
+        });
+        let wrong = |error: &(dyn std::error::Error + 'static)| store_error(self.print(path), error);
+        match stated.transpose().map_err(|error| wrong(&error))?.flatten() {
+            Some(stated) if stated == *made => Ok(None),
+            Some(stated) => Err(IoError::Build {
+                what: format!(
+                    "'{}^{name}' was built as '{}', but {} is its path",
+                    self.print(path),
+                    self.print(made),
+                    self.print(&stated)
+                ),
+            }),
+            None => downstream_placeholder(path, name)
+                .map(Some)
+                .map_err(|error| wrong(&error)),
+        }
+    }
+}
+
+/// Paths of outputs.
+#[derive(Default)]
+struct Known(BTreeMap<(StorePath, OutputName), StorePath>);

@@ -1,0 +1,308 @@
+//! Registers what an evaluation makes, without the evaluation waiting for the disk.
+//!
+//! One task takes what is waiting, stores it, and registers it in one step: making things durable costs the same for one
+//! as for hundreds, so the batches grow by themselves exactly when the disk is the bottleneck.
+//!
+//! Invariants
+//! - everything is registered in the order it was given, or together with what came before it;
+//! - the sink hears of a derivation after it is registered, and of all in the order given;
+//! - after the first failure nothing more is registered, and every later call says so;
+//! - at most [`QUEUE_MAX`] things wait; then the evaluation does.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use igloo_castore::error::WriteError;
+use igloo_castore::ingest::{TreeObserver, put_blob};
+use igloo_castore::node::Node;
+use igloo_castore::tree::TreeEvent;
+use igloo_eval::io::IoError;
+use igloo_status::Code;
+use igloo_store::nar::NarObserver;
+use igloo_store::path_info::ReadPathInfoError;
+use igloo_store::{CommitError, PathInfo, Store};
+use nix_compat::content_address::{ContentAddress, ContentAddressError, ContentAddressMethod};
+use nix_compat::derivation::Derivation;
+use nix_compat::hash::{HashAlgo, NixHash};
+use nix_compat::nar::WriteNarError;
+use nix_compat::store_path::{ComputePathError, StoreDir, StorePath};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{chain, store_error};
+use crate::view::Runtime;
+
+/// Things that may wait.
+const QUEUE_MAX: usize = 1024;
+/// Things registered in one step.
+const BATCH_MAX: usize = 256;
+
+/// Hears of derivations as they are instantiated: how they stream to a coordinator.
+pub trait DerivationSink: Send + Sync {
+    /// A derivation that is in the store now, with all it refers to. Called in the order of instantiation, inputs
+    /// first, once for each derivation of an evaluation. Runs on a worker of the runtime: must not block.
+    fn derivation(&self, path: &StorePath, derivation: &Arc<Derivation>);
+}
+
+/// Hears nothing.
+impl DerivationSink for () {
+    fn derivation(&self, _: &StorePath, _: &Arc<Derivation>) {}
+}
+
+/// The evaluation's end of the queue.
+#[derive(Debug)]
+pub(crate) struct Registrar {
+    jobs: mpsc::Sender<Job>,
+    failed: Arc<OnceLock<Arc<RegisterError>>>,
+    runtime: Runtime,
+}
+
+#[derive(Debug)]
+enum Job {
+    Register(Arc<PathInfo>),
+    Derivation(StorePath, Arc<Derivation>),
+    /// Answered when all before it is done.
+    Barrier(oneshot::Sender<()>),
+}
+
+impl Registrar {
+    /// Starts the task.
+    pub(crate) fn start(runtime: Runtime, store: Store, sink: Arc<dyn DerivationSink>) -> Self {
+        let (jobs, queue) = mpsc::channel(QUEUE_MAX);
+        let failed = Arc::new(OnceLock::new());
+        runtime.0.spawn(run(queue, store, sink, Arc::clone(&failed)));
+        Self {
+            jobs,
+            failed,
+            runtime,
+        }
+    }
+
+    /// Registers a path whose content is in the castore.
+    pub(crate) fn register(&self, info: Arc<PathInfo>) -> Result<(), IoError> {
+        self.send(Job::Register(info))
+    }
+
+    /// Writes a derivation.
+    pub(crate) fn derivation(&self, path: StorePath, derivation: Derivation) -> Result<(), IoError> {
+        self.send(Job::Derivation(path, Arc::new(derivation)))
+    }
+
+    /// Waits until everything given so far is registered.
+    pub(crate) fn flush(&self) -> Result<(), IoError> {
+        let (done, wait) = oneshot::channel();
+        self.send(Job::Barrier(done))?;
+        // a dropped answer means that the runtime is gone; the check tells
+        let answer = self.runtime.wait(wait)?;
+        self.check()?;
+        answer.map_err(|_| stopped())
+    }
+
+    /// The failure as callers outside an evaluation see it.
+    pub(crate) fn failure(&self) -> Option<FlushError> {
+        self.failed.get().map(|error| FlushError::Store {
+            what: chain(&**error),
+            code: error.code(),
+        })
+    }
+
+    fn send(&self, job: Job) -> Result<(), IoError> {
+        self.check()?;
+        let job = match self.jobs.try_send(job) {
+            Ok(()) => return Ok(()),
+            Err(mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job)) => job,
+        };
+        let sent = self.runtime.wait(self.jobs.send(job))?;
+        sent.map_err(|_| stopped())
+    }
+
+    fn check(&self) -> Result<(), IoError> {
+        match self.failed.get() {
+            Some(error) => Err(store_error("the store", &**error)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn stopped() -> IoError {
+    IoError::Unsupported {
+        what: "the runtime that serves the store has been shut down".to_owned(),
+    }
+}
+
+async fn run(
+    mut queue: mpsc::Receiver<Job>,
+    store: Store,
+    sink: Arc<dyn DerivationSink>,
+    failed: Arc<OnceLock<Arc<RegisterError>>>,
+) {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        if failed.get().is_none() {
+            match write(&store, &batch).await {
+                Ok(()) => tell(&*sink, &batch),
+                Err(error) => drop(failed.set(Arc::new(error))),
+            }
+        }
+        for job in batch.drain(..) {
+            if let Job::Barrier(done) = job {
+                // nobody waits any more: fine
+                let _gone = done.send(());
+            }
+        }
+    }
+}
+
+fn tell(sink: &dyn DerivationSink, batch: &[Job]) {
+    for job in batch {
+        if let Job::Derivation(path, derivation) = job {
+            sink.derivation(path, derivation);
+        }
+    }
+}
+
+async fn write(store: &Store, batch: &[Job]) -> Result<(), RegisterError> {
+    let mut infos = Vec::with_capacity(batch.len());
+    for job in batch {
+        let path = match job {
+            Job::Register(info) => &info.path,
+            Job::Derivation(path, _) => path,
+            Job::Barrier(_) => continue,
+        };
+        // what an earlier evaluation wrote costs one look-up
+        if store.path_infos.get(path).await?.is_some() {
+            continue;
+        }
+        infos.push(match job {
+            Job::Register(info) => PathInfo::clone(info),
+            Job::Derivation(path, derivation) => derivation_info(store, path, derivation).await?,
+            Job::Barrier(_) => continue,
+        });
+    }
+    if infos.is_empty() {
+        return Ok(());
+    }
+    Ok(store.register(infos).await?)
+}
+
+async fn derivation_info(
+    store: &Store,
+    path: &StorePath,
+    derivation: &Derivation,
+) -> Result<PathInfo, RegisterError> {
+    let text = derivation.to_aterm(&store.dir)?;
+    let computed = derivation.store_path_of_text(&store.dir, &text)?;
+    if computed != *path {
+        return Err(RegisterError::OtherPath {
+            claimed: path.clone(),
+            computed,
+        });
+    }
+    text_info(store, path.clone(), text.into(), derivation.references()).await
+}
+
+/// Puts a text in the castore: the record of its path.
+pub(crate) async fn text_info(
+    store: &Store,
+    path: StorePath,
+    text: Bytes,
+    references: std::collections::BTreeSet<StorePath>,
+) -> Result<PathInfo, RegisterError> {
+    let hash = NixHash::of(HashAlgo::Sha256, &text);
+    let mut observer = NarObserver::new();
+    observer.event(&TreeEvent::FileBegin {
+        name: None,
+        executable: false,
+        size: text.len() as u64,
+    });
+    if !text.is_empty() {
+        observer.event(&TreeEvent::FileData(text.clone()));
+    }
+    let nar = observer.finish()?.digest;
+    let (digest, size) = put_blob(&store.castore, text).await?;
+    Ok(PathInfo {
+        path,
+        node: Node::File {
+            digest,
+            size,
+            executable: false,
+        },
+        nar_size: nar.size,
+        nar_sha256: nar.sha256,
+        references,
+        deriver: None,
+        signatures: Vec::new(),
+        content_address: Some(ContentAddress::new(ContentAddressMethod::Text, hash)?),
+    })
+}
+
+/// The path of a text.
+pub(crate) fn text_path(
+    dir: &StoreDir,
+    name: &nix_compat::store_path::StorePathName,
+    text: &[u8],
+    references: &std::collections::BTreeSet<StorePath>,
+) -> StorePath {
+    dir.text_path(name, &nix_compat::hash::sha256(text), references)
+}
+
+/// Why something could not be registered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegisterError {
+    #[error("the derivation given as {claimed} is {computed}")]
+    OtherPath { claimed: StorePath, computed: StorePath },
+    #[error("the derivation cannot be written")]
+    Print(#[from] ComputePathError),
+    #[error("the text makes no NAR")]
+    Nar(#[from] WriteNarError),
+    #[error("the text has no content address")]
+    Address(#[from] ContentAddressError),
+    #[error(transparent)]
+    Read(#[from] ReadPathInfoError),
+    #[error("the text cannot be stored")]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl RegisterError {
+    fn code(&self) -> Code {
+        match self {
+            Self::OtherPath { .. } => Code::Internal,
+            Self::Print(error) => error.code(),
+            Self::Nar(error) => error.code(),
+            Self::Address(error) => error.code(),
+            Self::Read(error) => error.code(),
+            Self::Write(error) => error.code(),
+            Self::Commit(error) => error.code(),
+        }
+    }
+}
+
+/// Why what an evaluation made is not all in the store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FlushError {
+    /// The store refused something; nothing that was made after it is registered.
+    #[error("what the evaluation made could not be written to the store: {what}")]
+    Store {
+        /// What, and why.
+        what: String,
+        /// The class of the failure.
+        code: Code,
+    },
+    /// Nobody serves the store any more.
+    #[error(
+        "the runtime that serves the store cannot be waited for: it is shut down, or this is one of its tasks"
+    )]
+    Runtime,
+}
+
+impl FlushError {
+    /// The class of the failure.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Store { code, .. } => *code,
+            Self::Runtime => Code::FailedPrecondition,
+        }
+    }
+}
