@@ -268,6 +268,9 @@ impl StoreIo {
     }
 
     fn write(&self, path: &StorePath, derivation: &Derivation) -> Result<(), IoError> {
+        if self.derivations.borrow().contains(path) {
+            return Ok(()); // another evaluator over this world has written it
+        }
         self.check_references(&derivation.references())?;
         self.registrar().derivation(path.clone(), derivation.clone())?;
         self.pending.borrow_mut().insert(path.clone());
