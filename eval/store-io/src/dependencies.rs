@@ -46,8 +46,10 @@ pub enum DependencyKey {
         /// Digest of the list of entries a filter let through.
         accepted: Option<[u8; 32]>,
     },
-    /// Whether a store path is there, and what it refers to.
+    /// Whether a store path is there.
     StorePath(StorePath),
+    /// What a store path refers to.
+    References(StorePath),
     /// An output that was built, or was there; the answer is its path and NAR hash.
     Output {
         /// The derivation.

@@ -13,6 +13,7 @@ use igloo_eval::io::{FileType, IoError};
 use nix_compat::store_path::StorePath;
 
 use crate::access::is_below;
+use crate::dependencies::DependencyKey;
 use crate::error::{not_found, store_error, system_error, text};
 use crate::store_io::{HostStore, StoreIo};
 use crate::view::{Place, type_of};
@@ -191,9 +192,18 @@ impl StoreIo {
 
     /// Whether a store path is there: ours, or the machine's where that counts.
     pub(crate) fn is_there(&self, path: &StorePath) -> Result<bool, IoError> {
-        Ok(self.is_ours(path)?
-            || (self.host_store == HostStore::Visible
-                && std::fs::symlink_metadata(native(self.view.store.dir.print(path).as_bytes())).is_ok()))
+        let on_disk = || std::fs::symlink_metadata(native(self.print(path).as_bytes())).is_ok();
+        let answer = self
+            .is_ours(path)
+            .map(|ours| ours || (self.host_store == HostStore::Visible && on_disk()));
+        self.dependencies.record(
+            || DependencyKey::StorePath(path.clone()),
+            &answer,
+            |there, hasher| {
+                hasher.update(&[u8::from(*there)]);
+            },
+        );
+        answer
     }
 }
 

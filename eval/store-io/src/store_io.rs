@@ -219,6 +219,15 @@ impl StoreIo {
         self.view.store.dir.print(path)
     }
 
+    fn references_of(&self, path: &StorePath) -> Result<Vec<StorePath>, IoError> {
+        match self.info_of(path)? {
+            Some(info) => Ok(info.references.iter().cloned().collect()),
+            None => Err(IoError::InvalidPath {
+                path: self.print(path),
+            }),
+        }
+    }
+
     /// Everything referred to must be there, as in Nix.
     fn check_references(&self, references: &BTreeSet<StorePath>) -> Result<(), IoError> {
         for reference in references {
@@ -375,24 +384,22 @@ impl EvalIo for StoreIo {
 
     fn is_valid_path(&self, path: &StorePath) -> bool {
         // a store that gives no answer has nothing to offer; whatever needs the path will say why
-        let answer = self.is_there(path);
-        self.dependencies.record(
-            || DependencyKey::StorePath(path.clone()),
-            &answer,
-            |there, hasher| {
-                hasher.update(&[u8::from(*there)]);
-            },
-        );
-        answer.unwrap_or(false)
+        self.is_there(path).unwrap_or(false)
     }
 
     fn references(&self, path: &StorePath) -> Result<Vec<StorePath>, IoError> {
-        match self.info_of(path)? {
-            Some(info) => Ok(info.references.iter().cloned().collect()),
-            None => Err(IoError::InvalidPath {
-                path: self.print(path),
-            }),
-        }
+        let answer = self.references_of(path);
+        self.dependencies.record(
+            || DependencyKey::References(path.clone()),
+            &answer,
+            |references, hasher| {
+                for reference in references {
+                    hasher.update(reference.to_string().as_bytes());
+                    hasher.update(b"\n");
+                }
+            },
+        );
+        answer
     }
 
     fn realise(&self, context: &[ContextElem]) -> Result<Vec<(String, String)>, IoError> {

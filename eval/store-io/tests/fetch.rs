@@ -30,6 +30,10 @@ enum Answer {
     Truncated(Vec<u8>, usize),
     /// Sends so many bytes and then nothing, keeping the connection.
     Stalls(Vec<u8>, usize),
+    /// Sends a byte now and then.
+    Drips(Vec<u8>),
+    /// Says nothing at all.
+    Silent,
     /// Hangs up before the answer.
     HangsUp,
     /// In chunks, the last one missing.
@@ -113,6 +117,18 @@ fn send(mut stream: &TcpStream, answer: &Answer, hit: usize) -> std::io::Result<
             let _closed = stream.read(&mut [0]);
             Ok(())
         }
+        Answer::Drips(bytes) => {
+            stream.write_all(sized(bytes).as_bytes())?;
+            bytes.chunks(1).try_for_each(|byte| {
+                stream.write_all(byte)?;
+                std::thread::sleep(Duration::from_millis(50));
+                Ok(())
+            })
+        }
+        Answer::Silent => {
+            let _closed = stream.read(&mut [0]);
+            Ok(())
+        }
         Answer::HangsUp => Ok(()),
         Answer::BrokenChunks(bytes) => {
             stream.write_all(head(200, "Transfer-Encoding: chunked\r\n").as_bytes())?;
@@ -133,6 +149,7 @@ fn world(runtime: &tokio::runtime::Runtime, store: &Store, limits: FetchLimits) 
     let options = HttpOptions {
         connect_max: Duration::from_secs(5),
         stall_max: Duration::from_millis(300),
+        total_max: Some(Duration::from_secs(1)),
         redirects_max: 4,
         ..HttpOptions::default()
     };
@@ -308,7 +325,8 @@ fn faults_that_stay_are_errors() {
         ("/forbidden", Answer::Status(403)),
         ("/truncated", Answer::Truncated(bytes.clone(), 50_000)),
         ("/stalls", Answer::Stalls(bytes.clone(), 10)),
-        ("/silent", Answer::Stalls(Vec::new(), 0)),
+        ("/drips", Answer::Drips(bytes.clone())),
+        ("/silent", Answer::Silent),
         ("/loop", Answer::To("/loop".into())),
         ("/file-scheme", Answer::To("file:///etc/passwd".into())),
         ("/long", Answer::Bytes(bytes.clone())),
@@ -328,8 +346,10 @@ fn faults_that_stay_are_errors() {
         ("/busy", "HTTP error 500", 3),
         ("/truncated", "unable to download", 3),
         ("/stalls", "no answer in time", 3),
+        ("/drips", "no answer in time", 3),
+        ("/silent", "no answer in time", 3),
         ("/loop", "too many redirects", 5),
-        ("/file-scheme", "", 1),
+        ("/file-scheme", "unable to download", 1),
         ("/long", "more than the 50000 bytes", 1),
         ("/long-unsized", "more than the 50000 bytes", 1),
     ] {

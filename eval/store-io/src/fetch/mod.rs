@@ -1,6 +1,6 @@
 //! Fetching URLs into the castore.
 //!
-//! Map: [`Fetcher`] opens a URL (`url`: HTTP, HTTPS, files); [`Transfer`] reads what it gives, again from the start where
+//! Map: [`Fetcher`] opens a URL (`url`: HTTP, HTTPS, files); `Transfer` reads what it gives, again from the start where
 //! trying again can help; `decode` undoes compression, `tar` reads archives, `unpack` puts them in the castore.
 //!
 //! Invariants

@@ -1,7 +1,8 @@
 //! URLs of HTTP, HTTPS and files.
 //!
 //! TLS is rustls; whom it trusts comes from a bundle of certificates, the system's by default. Redirects are followed
-//! within HTTP only. A server that sends nothing for [`HttpOptions::stall_max`] is given up.
+//! within HTTP only. A server that sends nothing for [`HttpOptions::stall_max`], or
+//! drips for longer than [`HttpOptions::total_max`], is given up.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -31,6 +32,8 @@ pub struct HttpOptions {
     pub connect_max: Duration,
     /// Longest wait for the next byte, or for the answer to begin (Nix's `stalled-download-timeout`).
     pub stall_max: Duration,
+    /// Longest time for one attempt from beginning to end; endless when absent.
+    pub total_max: Option<Duration>,
     /// Redirects followed.
     pub redirects_max: u32,
     /// Whom to trust.
@@ -41,12 +44,13 @@ pub struct HttpOptions {
     pub user_agent: String,
 }
 
-/// 30 s, 300 s, 10 redirects, the system's certificates, no proxy.
+/// 30 s, 300 s, 6 hours, 10 redirects, the system's certificates, no proxy.
 impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             connect_max: Duration::from_secs(30),
             stall_max: Duration::from_secs(300),
+            total_max: Some(Duration::from_secs(6 * 3600)),
             redirects_max: 10,
             roots: TrustedRoots::System,
             proxy: None,
@@ -153,7 +157,9 @@ fn make_agent(options: &HttpOptions, roots: &[Certificate<'static>]) -> Result<A
         .max_redirects(options.redirects_max)
         .max_redirects_will_error(true)
         .user_agent(options.user_agent.as_str())
+        .timeout_resolve(Some(options.connect_max))
         .timeout_connect(Some(options.connect_max))
+        .timeout_global(options.total_max)
         .timeout_recv_response(Some(options.stall_max))
         .timeout_per_read(Some(options.stall_max))
         .build();
