@@ -4,8 +4,10 @@ pub mod build;
 pub mod builder;
 pub mod daemon;
 pub mod doctor;
+pub mod eval;
 pub mod machines;
 pub mod mount;
+pub mod nix_instantiate;
 pub mod store;
 
 use std::io::Write;
@@ -16,5 +18,13 @@ use crate::failure::Failure;
 pub fn say(line: impl std::fmt::Display) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// The same for bytes, which need not be text; the line ends once.
+pub fn say_bytes(line: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.strip_suffix(b"\n").unwrap_or(line))?;
+    out.write_all(b"\n")?;
     Ok(out.flush()?)
 }

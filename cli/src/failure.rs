@@ -17,6 +17,8 @@ pub struct Failure {
     exit: u8,
     error: anyhow::Error,
     hint: Option<String>,
+    /// Whether the error is a text for people already, all of it.
+    is_rendered: bool,
 }
 
 /// The request failed.
@@ -33,6 +35,7 @@ impl Failure {
             exit: EXIT_FAILED,
             error: error.into(),
             hint: None,
+            is_rendered: false,
         }
     }
 
@@ -42,6 +45,15 @@ impl Failure {
             exit: EXIT_USAGE,
             error: anyhow::anyhow!(message.into()),
             hint: None,
+            is_rendered: false,
+        }
+    }
+
+    /// A request that failed with a text that says all there is, as evaluations do.
+    pub fn rendered(text: String) -> Self {
+        Self {
+            is_rendered: true,
+            ..Self::new(anyhow::anyhow!(text))
         }
     }
 
@@ -83,6 +95,9 @@ impl Failure {
 
     /// What to print on stderr: the error and its causes on one line each, then the hint.
     pub fn message(&self) -> String {
+        if self.is_rendered {
+            return format!("{}\n", self.error);
+        }
         let mut text = format!("error: {}\n", self.error);
         let mut above = self.error.to_string();
         for cause in self.error.chain().skip(1) {

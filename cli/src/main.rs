@@ -9,12 +9,15 @@
 mod args;
 mod commands;
 mod context;
+mod evaluation;
 mod failure;
 mod progress;
 mod roots;
 mod stop;
 mod stores;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -28,7 +31,7 @@ use crate::stop::Stop;
 const EXIT_BUG: u8 = 255;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(as_called(std::env::args_os().collect())) {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
@@ -48,7 +51,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// The command line of `igloo nix-instantiate` when that is the name of the link we were started by.
+fn as_called(mut words: Vec<OsString>) -> Vec<OsString> {
+    const LINK: &str = "nix-instantiate";
+    let name = words.first().map(Path::new).and_then(Path::file_name);
+    if name.is_some_and(|name| name == LINK) {
+        words.insert(1, LINK.into());
+    }
+    words
+}
+
 fn run(arguments: Arguments) -> Result<(), Failure> {
+    let command = match arguments.command {
+        // these wait for nothing but files, and a signal may simply end them
+        Command::Eval(arguments) => return commands::eval::run(arguments),
+        Command::NixInstantiate(arguments) => return commands::nix_instantiate::run(arguments.words),
+        command => command,
+    };
+    let arguments = Arguments { command, ..arguments };
     let context = Context::new(&arguments);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -75,6 +95,8 @@ async fn dispatch(command: Command, context: &Context, stop: Stop) -> Result<(),
         Command::Build(arguments) => commands::build::run(context, arguments).await,
         Command::Builder(arguments) => commands::builder::run(context, arguments, stop).await,
         Command::Doctor(arguments) => commands::doctor::run(context, &arguments).await,
+        Command::Eval(arguments) => commands::eval::run(arguments),
+        Command::NixInstantiate(arguments) => commands::nix_instantiate::run(arguments.words),
         Command::Mount(arguments) => commands::mount::run(context, &arguments, stop).await,
         Command::Store(command) => match command {
             StoreCommand::Add(arguments) => commands::store::add(context, arguments).await,

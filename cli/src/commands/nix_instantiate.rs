@@ -1,0 +1,210 @@
+//! `igloo nix-instantiate`: evaluation with the flags, output and exit codes of Nix's command of that name.
+//!
+//! Also reached through a link called `nix-instantiate`. Flags are parsed as Nix does it: a table, and whatever else starts
+//! with two dashes is a setting with a value.
+
+use igloo_eval::{Evaluator, Format, Root};
+
+use super::say_bytes;
+use crate::evaluation::{Argument, Request, evaluate, parse};
+use crate::failure::{EXIT_FAILED, Failure};
+
+/// What was asked for.
+#[derive(Default)]
+struct Options {
+    request: Request,
+    eval: bool,
+    parse: bool,
+    strict: bool,
+    json: bool,
+    xml: bool,
+    no_location: bool,
+}
+
+type Words<'a> = dyn Iterator<Item = String> + 'a;
+/// What a flag does with the words after it.
+enum Effect {
+    Alone(fn(&mut Options)),
+    One(fn(&mut Options, String)),
+    Two(fn(&mut Options, String, String)),
+}
+
+const FLAGS: &[(&[&str], Effect)] = &[
+    (&["--eval"], Effect::Alone(|options| options.eval = true)),
+    (&["--strict"], Effect::Alone(|options| options.strict = true)),
+    (&["--json"], Effect::Alone(|options| options.json = true)),
+    (&["--xml"], Effect::Alone(|options| options.xml = true)),
+    (
+        &["--no-location"],
+        Effect::Alone(|options| options.no_location = true),
+    ),
+    (&["--parse"], Effect::Alone(|options| options.parse = true)),
+    (
+        &["--expr", "-E"],
+        Effect::Alone(|options| options.request.expressions = true),
+    ),
+    (
+        &["--show-trace"],
+        Effect::Alone(|options| options.request.show_trace = true),
+    ),
+    (
+        &["--no-show-trace"],
+        Effect::Alone(|options| options.request.show_trace = false),
+    ),
+    // what these ask for is how it is anyway
+    (
+        &["--impure", "--read-write-mode", "--readonly-mode"],
+        Effect::Alone(|_| ()),
+    ),
+    (
+        &["--pure-eval"],
+        Effect::Alone(|options| options.set("pure-eval", "true")),
+    ),
+    (
+        &["--restrict-eval"],
+        Effect::Alone(|options| options.set("restrict-eval", "true")),
+    ),
+    (
+        &["-A", "--attr"],
+        Effect::One(|options, path| options.request.attributes.push(path)),
+    ),
+    (
+        &["-I", "--include"],
+        Effect::One(|options, entry| options.request.search.push(entry)),
+    ),
+    (
+        &["--arg"],
+        Effect::Two(|options, name, text| options.request.arguments.push(Argument::Expression(name, text))),
+    ),
+    (
+        &["--argstr"],
+        Effect::Two(|options, name, text| options.request.arguments.push(Argument::Text(name, text))),
+    ),
+    (
+        &["--option"],
+        Effect::Two(|options, name, value| options.set(&name, &value)),
+    ),
+];
+
+impl Options {
+    fn set(&mut self, name: &str, value: &str) {
+        self.request.options.push((name.to_string(), value.to_string()));
+    }
+}
+
+/// Runs with the words after the command's name.
+pub fn run(words: Vec<String>) -> Result<(), Failure> {
+    if words.iter().any(|word| word == "--version") {
+        return say_bytes(format!("nix-instantiate (igloo) {}", env!("CARGO_PKG_VERSION")).as_bytes());
+    }
+    let mut options = parse_words(&mut words.into_iter())?;
+    if options.request.inputs.is_empty() {
+        options.request.inputs.push("./default.nix".into());
+    }
+    if options.parse {
+        for text in parse(&options.request)? {
+            say_bytes(text.as_bytes())?;
+        }
+        return Ok(());
+    }
+    evaluate(&options.request, &mut |evaluator, value| {
+        print(&options, evaluator, value)
+    })
+}
+
+fn parse_words(words: &mut Words<'_>) -> Result<Options, Failure> {
+    let mut options = Options::default();
+    while let Some(word) = words.next() {
+        let mut next = || {
+            words
+                .next()
+                .ok_or_else(|| wrong(format!("flag '{word}' requires an argument")))
+        };
+        if let Some((_, effect)) = FLAGS.iter().find(|(names, _)| names.contains(&word.as_str())) {
+            match effect {
+                Effect::Alone(act) => act(&mut options),
+                Effect::One(act) => act(&mut options, next()?),
+                Effect::Two(act) => act(&mut options, next()?, next()?),
+            }
+        } else if let Some(name) = word.strip_prefix("--") {
+            let value = next()?;
+            options.set(name, &value);
+        } else if word.starts_with('-') && word != "-" {
+            return Err(wrong(format!("unrecognised flag '{word}'")));
+        } else {
+            options.request.inputs.push(word);
+        }
+    }
+    Ok(options)
+}
+
+fn print(options: &Options, evaluator: &mut Evaluator, value: Root) -> Result<(), Failure> {
+    let failed = |error: igloo_eval::Error| Failure::rendered(error.render(options.request.show_trace));
+    if !options.eval {
+        for found in evaluator.derivations(value).map_err(failed)? {
+            let output = if found.output_name == "out" {
+                String::new()
+            } else {
+                format!("!{}", found.output_name)
+            };
+            say_bytes(format!("{}{output}", found.drv_path).as_bytes())?;
+        }
+        return Ok(());
+    }
+    let format = match (options.xml, options.json) {
+        (true, _) => Format::Xml {
+            location: !options.no_location,
+        },
+        (_, true) => Format::Json,
+        _ => Format::Nix,
+    };
+    say_bytes(&evaluator.print(value, format, options.strict).map_err(failed)?)
+}
+
+/// Nix answers wrong usage with 1.
+fn wrong(message: String) -> Failure {
+    Failure::usage(message).with_exit(EXIT_FAILED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(words: &[&str]) -> Result<Options, Failure> {
+        parse_words(&mut words.iter().map(|word| (*word).to_string()))
+    }
+
+    #[test]
+    fn flags_are_nix_s() {
+        let options = options(&[
+            "--eval",
+            "--strict",
+            "-E",
+            "1",
+            "--arg",
+            "x",
+            "2",
+            "-A",
+            "a.b",
+            "--max-call-depth",
+            "7",
+        ]);
+        let options = options.unwrap();
+        assert!(options.eval && options.strict && options.request.expressions);
+        assert_eq!(options.request.inputs, ["1"]);
+        assert_eq!(options.request.attributes, ["a.b"]);
+        assert_eq!(
+            options.request.options,
+            [("max-call-depth".to_string(), "7".to_string())]
+        );
+        assert!(matches!(&options.request.arguments[..], [Argument::Expression(name, _)] if name == "x"));
+    }
+
+    #[test]
+    fn wrong_flags_are_named() {
+        for words in [&["--arg", "x"][..], &["-Z"]] {
+            let failure = options(words).err().unwrap();
+            assert!(failure.message().contains(words[0]), "{}", failure.message());
+        }
+    }
+}
