@@ -210,7 +210,35 @@ impl Store {
         reader: impl AsyncRead + Send + Unpin,
         limits: IngestLimits,
     ) -> Result<PathInfo, AddError> {
+        let info = self.ingest_declared(declared, reader, limits).await?;
+        self.commit_new(info).await
+    }
+
+    /// Takes the tree of a NAR in and compares it with what is declared; neither durable nor registered when it returns,
+    /// so that many can be fetched at once and registered in the order of their references.
+    ///
+    /// # Errors
+    /// `Mismatch` and `Address` when the NAR is not the one declared.
+    pub async fn ingest_declared(
+        &self,
+        declared: DeclaredNar,
+        reader: impl AsyncRead + Send + Unpin,
+        limits: IngestLimits,
+    ) -> Result<PathInfo, AddError> {
         let (node, digest) = self.ingest_nar(reader, limits).await?;
+        self.check_declared(declared, node, digest).await
+    }
+
+    /// The record of a tree whose NAR has this digest, when that is the NAR declared.
+    ///
+    /// # Errors
+    /// `Mismatch` and `Address` when it is not.
+    pub async fn check_declared(
+        &self,
+        declared: DeclaredNar,
+        node: Node,
+        digest: NarDigest,
+    ) -> Result<PathInfo, AddError> {
         let expected = NarDigest {
             sha256: declared.nar_sha256,
             size: declared.nar_size,
@@ -223,7 +251,7 @@ impl Store {
             });
         }
         self.check_address(&declared, &node).await?;
-        let info = PathInfo {
+        Ok(PathInfo {
             path: declared.path,
             node,
             nar_size: digest.size,
@@ -232,8 +260,7 @@ impl Store {
             deriver: declared.deriver,
             signatures: declared.signatures,
             content_address: declared.content_address,
-        };
-        self.commit_new(info).await
+        })
     }
 
     /// Takes the tree of a NAR in, without making it durable or registering it.
@@ -407,11 +434,12 @@ impl Store {
         if path != declared.path {
             return Err(wrong(format!("which belongs to {path}")));
         }
-        if to_self {
-            return Ok(()); // its hash is of the content without its own name; the NAR's hash was checked
-        }
         let algo = address.hash().algo();
         let found = match address.method() {
+            // the hash of what names itself is of its NAR without its own name
+            ContentAddressMethod::Recursive if to_self => {
+                Some(nar::self_hash(&self.castore, node, algo, &declared.path).await?)
+            }
             ContentAddressMethod::Recursive if algo == HashAlgo::Sha256 => {
                 Some(NixHash::Sha256(declared.nar_sha256))
             }

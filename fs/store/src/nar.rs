@@ -16,6 +16,8 @@ use igloo_castore::tree::TreeEvent;
 use igloo_status::Code;
 use nix_compat::hash::{HashAlgo, Hasher, NixHash};
 use nix_compat::nar::{NarEvent, NarLimits, NarWriter, WriteNarError};
+use nix_compat::self_reference::{SelfHasher, TooManySelfReferences};
+use nix_compat::store_path::StorePath;
 
 use crate::needles::NeedleScanner;
 
@@ -240,6 +242,27 @@ pub async fn nar_hash(castore: &Castore, node: &Node, algo: HashAlgo) -> Result<
     Ok(hasher.finish())
 }
 
+/// The hash of a tree's NAR without the name of the store path it has, as content addresses of what names itself are made.
+/// Reads all of it.
+///
+/// # Errors
+/// See [`DumpError`].
+///
+/// Source: Nix 2.36 `HashModuloSink` (src/libstore/references.cc).
+pub async fn self_hash(
+    castore: &Castore,
+    node: &Node,
+    algo: HashAlgo,
+    path: &StorePath,
+) -> Result<NixHash, DumpError> {
+    let mut hasher = SelfHasher::new(algo, path);
+    let mut stream = NarStream::new(castore.clone(), node.clone());
+    while let Some(bytes) = stream.next().await? {
+        hasher.update(&bytes);
+    }
+    Ok(hasher.finish()?.hash)
+}
+
 /// The hash of a file's bytes by any algorithm, `None` when `node` is no file. Reads all of it.
 ///
 /// # Errors
@@ -313,6 +336,9 @@ pub enum DumpError {
     /// The tree makes no NAR.
     #[error("the tree makes no NAR")]
     Nar(#[from] WriteNarError),
+    /// It names its own path more often than can be counted.
+    #[error("the NAR cannot be hashed without its own name")]
+    SelfReferences(#[from] TooManySelfReferences),
     /// The output takes no more.
     #[error("the NAR cannot be written")]
     Output {
@@ -328,6 +354,7 @@ impl DumpError {
         match self {
             Self::Export(error) => error.code(),
             Self::Nar(error) => error.code(),
+            Self::SelfReferences(error) => error.code(),
             Self::Output { source } => Code::from_io(source),
         }
     }
