@@ -22,6 +22,7 @@ const ROWS: &[(&str, &str)] = &[
     ("igloo-control", "builder"),
     ("igloo-build", "builder"),
     ("igloo-store", "store"),
+    ("igloo-binary-cache", "store"),
     ("igloo-mount", "store"),
     ("igloo-guest", "builder"),
     ("igloo-vmm", "builder"),
