@@ -37,6 +37,8 @@ pub use plan::Plan;
 
 /// How long the order of substituters is kept.
 const ORDER_TTL: Duration = Duration::from_secs(600);
+/// Fetches that ended and are not yet cleared away, at most; those under way come on top.
+const FLIGHTS_KEPT: usize = 256;
 /// The same where some did not say what they are.
 const ORDER_UNSURE_TTL: Duration = Duration::from_secs(15);
 
@@ -114,7 +116,7 @@ impl Substituters {
             ordered: AtomicBool::new(false),
             look_ups: Semaphore::new(options.look_ups_max.max(1)),
             fetches: Semaphore::new(options.fetches_max.max(1)),
-            flights: Memo::new(usize::MAX),
+            flights: Memo::new(FLIGHTS_KEPT),
             options,
         }
     }
