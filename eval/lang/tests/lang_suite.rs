@@ -125,11 +125,12 @@ fn last_error(text: &str) -> Option<&str> {
 }
 
 fn skip(why: &str) {
-    eprintln!("SKIPPED: {why}");
+    let line = format!("SKIPPED: lang_suite: {why}");
+    eprintln!("{line}");
     if let Some(path) = std::env::var_os("IGLOO_TEST_SKIPS")
         && let Ok(mut file) = fs::OpenOptions::new().create(true).append(true).open(path)
     {
-        let _ = writeln!(file, "lang_suite: {why}");
+        let _ = writeln!(file, "{line}"); // said on stderr as well
     }
 }
 
