@@ -32,15 +32,16 @@ impl World {
 }
 
 impl RunningMount {
-    /// Ends it as a user would; it must say that all is well.
+    /// Ends it as a user would; it must say that all is well. If it does not, the drop still unmounts.
     pub fn stop(mut self) {
-        let mut child = self.child.take().expect("a running mount");
+        let child = self.child.as_mut().expect("a running mount");
         let told = Command::new("kill")
             .args(["-TERM", &child.id().to_string()])
             .status();
         assert!(told.expect("kill can be started").success());
         let status = child.wait().expect("the end of igloo mount");
         assert!(status.success(), "igloo mount ended with {status}");
+        self.child = None;
     }
 
     /// Ends it as a crash would: the kernel keeps a mount that nobody serves.

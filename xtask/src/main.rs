@@ -10,6 +10,7 @@ mod bench;
 mod demo;
 mod image;
 mod install;
+mod mounted;
 mod shell;
 mod test;
 mod tidy;

@@ -8,9 +8,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::measure::{Used, interleave, measure, median};
+use crate::mounted::Mounted;
 use crate::{image, install, shell};
 
 const RUNS: usize = 3;
@@ -257,43 +258,6 @@ fn rate(bytes: u64, seconds: f64) -> f64 {
 fn drop_caches() {
     if fs::write("/proc/sys/vm/drop_caches", "3").is_err() {
         println!("(not root: the caches of the host stay warm)");
-    }
-}
-
-struct Mounted {
-    child: std::process::Child,
-}
-
-impl Mounted {
-    fn start(command: &mut Command) -> Result<Self> {
-        use std::io::BufRead as _;
-        let mut child = command
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start igloo mount")?;
-        let stdout = child.stdout.take().context("igloo mount has no output")?;
-        let mounted = Self { child };
-        let mut line = String::new();
-        std::io::BufReader::new(stdout)
-            .read_line(&mut line)
-            .context("cannot read from igloo mount")?;
-        if line.is_empty() {
-            bail!("igloo mount did not start");
-        }
-        Ok(mounted)
-    }
-
-    fn stop(&mut self) -> Result<()> {
-        shell::run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))?;
-        self.child.wait().context("cannot wait for igloo mount")?;
-        Ok(())
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // ended already in the good case
-        let _ = self.child.wait();
     }
 }
 

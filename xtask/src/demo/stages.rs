@@ -1,14 +1,14 @@
 //! The demonstration's steps that run igloo itself, as a user would from a shell.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use super::Places;
 use super::packages::Packages;
+use crate::mounted::Mounted;
 use crate::{image, shell};
 
 /// Store paths of what the derivations start from.
@@ -84,7 +84,7 @@ pub fn run_from_mount(places: &Places, hello: &str) -> Result<()> {
     let name = Path::new(hello)
         .file_name()
         .with_context(|| format!("{hello} is no store path"))?;
-    let mut mount = Mounted::start(places)?;
+    let mut mount = Mounted::start(igloo(places).arg("mount").arg(&places.mount))?;
     let program = places.mount.join(name).join("bin/hello");
     println!("    $ {}", shell::relative(&program).display());
     let said = shell::output(&mut Command::new(&program));
@@ -95,45 +95,6 @@ pub fn run_from_mount(places: &Places, hello: &str) -> Result<()> {
         bail!("hello said `{said}`");
     }
     Ok(())
-}
-
-/// A running `igloo mount`; it is stopped, and so unmounted, in any case.
-struct Mounted {
-    child: Child,
-}
-
-impl Mounted {
-    fn start(places: &Places) -> Result<Self> {
-        let mut command = igloo(places);
-        command.arg("mount").arg(&places.mount).stdout(Stdio::piped());
-        let mut child = command.spawn().context("cannot start igloo mount")?;
-        let stdout = child.stdout.take().context("igloo mount has no output")?;
-        let mounted = Self { child };
-        let mut line = String::new();
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .context("cannot read from igloo mount")?;
-        if line.is_empty() {
-            bail!("igloo mount did not start");
-        }
-        Ok(mounted)
-    }
-
-    fn stop(&mut self) -> Result<()> {
-        shell::run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))?;
-        let status = self.child.wait().context("cannot wait for igloo mount")?;
-        if !status.success() {
-            bail!("igloo mount ended with {status}");
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // ended already in the good case
-        let _ = self.child.wait();
-    }
 }
 
 fn igloo(places: &Places) -> Command {
