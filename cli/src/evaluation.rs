@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use igloo_eval::io::{AccessRules, FsIo, Notice};
-use igloo_eval::{Error, Evaluator, LintLevel, Origin, Purity, Root, Settings};
+use igloo_eval::{Error, Evaluation, LintLevel, Origin, Purity, Root, Settings};
 use igloo_status::Code;
 use nix_compat::store_path::StoreDir;
 
@@ -44,8 +44,8 @@ pub enum Argument {
     Text(String, String),
 }
 
-/// A selected value and the evaluator it lives in.
-pub type Visit<'a> = dyn FnMut(&mut Evaluator, Root) -> Result<(), Failure> + 'a;
+/// A selected value and the evaluation it lives in.
+pub type Visit<'a> = dyn FnMut(&mut Evaluation, Root) -> Result<(), Failure> + 'a;
 
 type Set = fn(&mut Settings, &str);
 
@@ -92,10 +92,11 @@ pub fn evaluate(request: &Request, visit: &mut Visit<'_>) -> Result<(), Failure>
     let settings = settings(request);
     let show_trace = settings.show_trace;
     let io = world(&settings)?;
-    let mut evaluator = Evaluator::new(settings, Rc::new(io));
-    let result = evaluate_all(&mut evaluator, request, visit).map_err(|error| error.into_failure(show_trace));
+    let mut evaluation = Evaluation::new(settings, Rc::new(io));
+    let result =
+        evaluate_all(&mut evaluation, request, visit).map_err(|error| error.into_failure(show_trace));
     // the process ends soon: giving every block back would only cost time
-    let _ = std::mem::ManuallyDrop::new(evaluator);
+    let _ = std::mem::ManuallyDrop::new(evaluation);
     result
 }
 
@@ -104,11 +105,11 @@ pub fn parse(request: &Request) -> Result<Vec<String>, Failure> {
     let settings = settings(request);
     let show_trace = settings.show_trace;
     let io = world(&settings)?;
-    let mut evaluator = Evaluator::new(settings, Rc::new(io));
+    let mut evaluation = Evaluation::new(settings, Rc::new(io));
     let mut parsed = Vec::new();
     for input in &request.inputs {
         let (text, origin) = text_of(input, request.expressions)?;
-        let text = evaluator
+        let text = evaluation
             .parse(&text, &origin)
             .map_err(|error| Trouble::Eval(error).into_failure(show_trace))?;
         parsed.push(text);
@@ -144,15 +145,19 @@ impl Trouble {
     }
 }
 
-fn evaluate_all(evaluator: &mut Evaluator, request: &Request, visit: &mut Visit<'_>) -> Result<(), Trouble> {
+fn evaluate_all(
+    evaluation: &mut Evaluation,
+    request: &Request,
+    visit: &mut Visit<'_>,
+) -> Result<(), Trouble> {
     let mut arguments = Vec::new();
     for argument in &request.arguments {
         arguments.push(match argument {
             Argument::Expression(name, text) => (
                 name.clone(),
-                evaluator.eval_text(text.as_bytes(), Origin::String)?,
+                evaluation.eval_text(text.as_bytes(), Origin::String)?,
             ),
-            Argument::Text(name, text) => (name.clone(), evaluator.string(text.as_bytes())),
+            Argument::Text(name, text) => (name.clone(), evaluation.string(text.as_bytes())),
         });
     }
     let whole = [String::new()];
@@ -163,13 +168,13 @@ fn evaluate_all(evaluator: &mut Evaluator, request: &Request, visit: &mut Visit<
     };
     for input in &request.inputs {
         let root = match (input.as_str(), request.expressions) {
-            ("-", false) => evaluator.eval_text(&stdin()?, Origin::Stdin)?,
-            (text, true) => evaluator.eval_text(text.as_bytes(), Origin::String)?,
-            (path, false) => evaluator.eval_file(&absolute(path))?,
+            ("-", false) => evaluation.eval_text(&stdin()?, Origin::Stdin)?,
+            (text, true) => evaluation.eval_text(text.as_bytes(), Origin::String)?,
+            (path, false) => evaluation.eval_file(&absolute(path))?,
         };
         for attribute in attributes {
-            let value = evaluator.select(root, attribute, &arguments)?;
-            visit(evaluator, value)?;
+            let value = evaluation.select(root, attribute, &arguments)?;
+            visit(evaluation, value)?;
         }
     }
     Ok(())

@@ -47,8 +47,8 @@ pub fn run(arguments: EvalArguments) -> Result<(), Failure> {
         options,
         show_trace: arguments.show_trace,
     };
-    evaluate(&request, &mut |evaluator, value| {
-        let text = evaluator.print(value, format, true);
+    evaluate(&request, &mut |evaluation, value| {
+        let text = evaluation.print(value, format, true);
         say_bytes(&text.map_err(|error| Failure::rendered(error.render(request.show_trace)))?)
     })
 }

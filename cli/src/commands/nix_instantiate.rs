@@ -3,7 +3,7 @@
 //! Also reached through a link called `nix-instantiate`. Flags are parsed as Nix does it: a table, and whatever else starts
 //! with two dashes is a setting with a value.
 
-use igloo_eval::{Evaluator, Format, Root};
+use igloo_eval::{Evaluation, Format, Root};
 
 use super::say_bytes;
 use crate::evaluation::{Argument, Request, evaluate, parse};
@@ -107,8 +107,8 @@ pub fn run(words: Vec<String>) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    evaluate(&options.request, &mut |evaluator, value| {
-        print(&options, evaluator, value)
+    evaluate(&options.request, &mut |evaluation, value| {
+        print(&options, evaluation, value)
     })
 }
 
@@ -138,10 +138,10 @@ fn parse_words(words: &mut Words<'_>) -> Result<Options, Failure> {
     Ok(options)
 }
 
-fn print(options: &Options, evaluator: &mut Evaluator, value: Root) -> Result<(), Failure> {
+fn print(options: &Options, evaluation: &mut Evaluation, value: Root) -> Result<(), Failure> {
     let failed = |error: igloo_eval::Error| Failure::rendered(error.render(options.request.show_trace));
     if !options.eval {
-        for found in evaluator.derivations(value).map_err(failed)? {
+        for found in evaluation.derivations(value).map_err(failed)? {
             let output = if found.output_name == "out" {
                 String::new()
             } else {
@@ -158,7 +158,7 @@ fn print(options: &Options, evaluator: &mut Evaluator, value: Root) -> Result<()
         (_, true) => Format::Json,
         _ => Format::Nix,
     };
-    say_bytes(&evaluator.print(value, format, options.strict).map_err(failed)?)
+    say_bytes(&evaluation.print(value, format, options.strict).map_err(failed)?)
 }
 
 /// Nix answers wrong usage with 1.

@@ -8,7 +8,7 @@
 mod builtins;
 mod code;
 mod error;
-mod evaluator;
+mod evaluation;
 mod heap;
 mod interp;
 pub mod io;
@@ -24,7 +24,7 @@ mod tests;
 
 pub use builtins::documentation as builtin_documentation;
 pub use error::{Error, ErrorDetails, ErrorKind, TraceLine};
-pub use evaluator::{Evaluator, Format, FoundDerivation, Root};
+pub use evaluation::{Evaluation, Format, FoundDerivation, Root};
 pub use heap::context::ContextElem;
 pub use io::EvalIo;
 pub use pos::{Location, Origin};

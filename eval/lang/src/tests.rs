@@ -5,7 +5,7 @@ use std::rc::Rc;
 use nix_compat::store_path::StoreDir;
 
 use crate::io::{MemoryIo, Notice};
-use crate::{Error, ErrorKind, Evaluator, Format, Origin, Settings};
+use crate::{Error, ErrorKind, Evaluation, Format, Origin, Settings};
 
 fn world() -> MemoryIo {
     let dir = StoreDir::new("/nix/store").expect("a store directory");
@@ -25,9 +25,9 @@ fn settings() -> Settings {
 }
 
 fn eval_with(settings: Settings, io: Rc<MemoryIo>, text: &str) -> Result<String, Error> {
-    let mut evaluator = Evaluator::new(settings, io);
-    let root = evaluator.eval_text(text.as_bytes(), Origin::String)?;
-    let bytes = evaluator.print(root, Format::Nix, true)?;
+    let mut evaluation = Evaluation::new(settings, io);
+    let root = evaluation.eval_text(text.as_bytes(), Origin::String)?;
+    let bytes = evaluation.print(root, Format::Nix, true)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -342,31 +342,31 @@ fn errors_show_source_and_trace() {
 
 #[test]
 fn an_evaluator_survives_errors() {
-    let mut evaluator = Evaluator::new(settings(), Rc::new(world()));
+    let mut evaluation = Evaluation::new(settings(), Rc::new(world()));
     for _ in 0..3 {
         assert!(
-            evaluator
+            evaluation
                 .eval_text(b"let f = x: 1 + f x; in f 1", Origin::String)
                 .is_err()
         );
-        assert!(evaluator.eval_text(b"with { }; (x: y", Origin::String).is_err());
+        assert!(evaluation.eval_text(b"with { }; (x: y", Origin::String).is_err());
     }
-    let other = Evaluator::new(settings(), Rc::new(world()))
+    let other = Evaluation::new(settings(), Rc::new(world()))
         .eval_text(b"1", Origin::String)
         .expect("one");
     assert!(
-        evaluator.print(other, Format::Nix, true).is_err(),
-        "a root of another evaluator"
+        evaluation.print(other, Format::Nix, true).is_err(),
+        "a root of another evaluation"
     );
-    let root = evaluator
+    let root = evaluation
         .eval_text(b"{ a.b = { c }: [ c ]; }", Origin::String)
         .expect("a set");
-    let arg = evaluator.string(b"x");
+    let arg = evaluation.string(b"x");
     let args = [("c".to_owned(), arg)];
-    let function = evaluator.select(root, "a.b", &args).expect("selected");
-    let found = evaluator.auto_call(function, &args).expect("called");
+    let function = evaluation.select(root, "a.b", &args).expect("selected");
+    let found = evaluation.auto_call(function, &args).expect("called");
     assert_eq!(
-        evaluator.print(found, Format::Json, true).expect("json"),
+        evaluation.print(found, Format::Json, true).expect("json"),
         b"[\"x\"]"
     );
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use igloo_eval::io::FsIo;
-use igloo_eval::{EvalIo, Evaluator, Settings};
+use igloo_eval::{EvalIo, Evaluation, Settings};
 use igloo_store::Store;
 use igloo_store_io::{DerivationSink, HostStore, StoreIo};
 use nix_compat::derivation::Derivation;
@@ -76,15 +76,18 @@ fn evaluate(io: Rc<dyn EvalIo>, file: &str, attrs: &[String]) -> Result<(), Fail
         current_system: Some("x86_64-linux".to_owned()),
         ..Settings::default()
     };
-    let mut evaluator = Evaluator::new(settings, io);
+    let mut evaluation = Evaluation::new(settings, io);
     let path = std::path::absolute(file)?;
-    let root = evaluator.eval_file(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+    let root = evaluation.eval_file(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
     let root = root.map_err(|error| error.render(true))?;
     for attr in attrs {
-        let value = evaluator
+        let value = evaluation
             .select(root, attr, &[])
             .map_err(|error| error.render(true))?;
-        for found in evaluator.derivations(value).map_err(|error| error.render(true))? {
+        for found in evaluation
+            .derivations(value)
+            .map_err(|error| error.render(true))?
+        {
             println!("{}", found.drv_path);
         }
     }

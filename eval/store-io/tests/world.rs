@@ -18,7 +18,7 @@ use igloo_castore::error::{ReadBlobError, WriteError};
 use igloo_castore::ingest::PathOptions;
 use igloo_castore::store::{BlobStat, BlobStore, BlobWriter, Castore};
 use igloo_eval::io::{AccessRules, FileType, IoError};
-use igloo_eval::{ContextElem, EvalIo, Evaluator, Features, Format, Origin, Settings};
+use igloo_eval::{ContextElem, EvalIo, Evaluation, Features, Format, Origin, Settings};
 use igloo_status::Code;
 use igloo_store::Store;
 use igloo_store_io::{DependencyKey, HostStore, RealiseError, RealisedOutput, Realiser, StoreIo, Wanted};
@@ -361,13 +361,13 @@ fn placeholders_are_replaced() {
         },
         ..Settings::default()
     };
-    let mut evaluator = Evaluator::new(settings, Rc::new(io));
+    let mut evaluation = Evaluation::new(settings, Rc::new(io));
     let expression = r#"builtins.readFile (derivation { name = "x"; system = "s"; builder = "b";
         __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; })"#;
-    let root = evaluator
+    let root = evaluation
         .eval_text(expression.as_bytes(), Origin::String)
         .unwrap();
-    let printed = evaluator.print(root, Format::Json, true).unwrap();
+    let printed = evaluation.print(root, Format::Json, true).unwrap();
     assert_eq!(String::from_utf8(printed).unwrap().trim(), "\"floating content\"");
 }
 

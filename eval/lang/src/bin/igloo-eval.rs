@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use igloo_eval::io::{AccessRules, FsIo, Notice};
-use igloo_eval::{Error, Evaluator, Format, LintLevel, Origin, Purity, Root, Settings};
+use igloo_eval::{Error, Evaluation, Format, LintLevel, Origin, Purity, Root, Settings};
 use nix_compat::store_path::StoreDir;
 
 #[derive(Default)]
@@ -270,22 +270,22 @@ fn read_stdin() -> Result<Vec<u8>, Failure> {
 fn run(mut settings: Settings, options: &Options) -> Result<(), Failure> {
     settings.nix_path = search_path(options);
     let io = world(options, settings.purity, &settings.nix_path)?;
-    let mut evaluator = Evaluator::new(settings, Rc::new(io));
-    let result = run_all(&mut evaluator, options);
+    let mut evaluation = Evaluation::new(settings, Rc::new(io));
+    let result = run_all(&mut evaluation, options);
     if options.stats {
-        eprintln!("heap: {} KiB", evaluator.reserved_bytes() / 1024);
+        eprintln!("heap: {} KiB", evaluation.reserved_bytes() / 1024);
     }
-    std::mem::forget(evaluator);
+    std::mem::forget(evaluation);
     result
 }
 
-fn run_all(evaluator: &mut Evaluator, options: &Options) -> Result<(), Failure> {
+fn run_all(evaluation: &mut Evaluation, options: &Options) -> Result<(), Failure> {
     let mut args = Vec::new();
     for (name, text, is_expr) in &options.args {
         let value = if *is_expr {
-            evaluator.eval_text(text.as_bytes(), Origin::String)?
+            evaluation.eval_text(text.as_bytes(), Origin::String)?
         } else {
-            evaluator.string(text.as_bytes())
+            evaluation.string(text.as_bytes())
         };
         args.push((name.clone(), value));
     }
@@ -296,13 +296,13 @@ fn run_all(evaluator: &mut Evaluator, options: &Options) -> Result<(), Failure> 
         &options.files
     };
     for file in files {
-        one(evaluator, options, file, &args)?;
+        one(evaluation, options, file, &args)?;
     }
     Ok(())
 }
 
 fn one(
-    evaluator: &mut Evaluator,
+    evaluation: &mut Evaluation,
     options: &Options,
     file: &str,
     args: &[(String, Root)],
@@ -322,12 +322,12 @@ fn one(
                 (text, Origin::File(absolute(path).into()))
             }
         };
-        return write(evaluator.parse(&text, &origin)?.as_bytes());
+        return write(evaluation.parse(&text, &origin)?.as_bytes());
     }
     let root = match (file, options.expr) {
-        ("-", false) => evaluator.eval_text(&read_stdin()?, Origin::Stdin)?,
-        (text, true) => evaluator.eval_text(text.as_bytes(), Origin::String)?,
-        (path, false) => evaluator.eval_file(&absolute(path))?,
+        ("-", false) => evaluation.eval_text(&read_stdin()?, Origin::Stdin)?,
+        (text, true) => evaluation.eval_text(text.as_bytes(), Origin::String)?,
+        (path, false) => evaluation.eval_file(&absolute(path))?,
     };
     let no_path = [String::new()];
     let paths: &[String] = if options.attrs.is_empty() {
@@ -336,12 +336,12 @@ fn one(
         &options.attrs
     };
     for path in paths {
-        let mut value = evaluator.select(root, path, args)?;
+        let mut value = evaluation.select(root, path, args)?;
         if !options.eval || !args.is_empty() {
-            value = evaluator.auto_call(value, args)?;
+            value = evaluation.auto_call(value, args)?;
         }
         if !options.eval {
-            for found in evaluator.derivations(value)? {
+            for found in evaluation.derivations(value)? {
                 let output = if found.output_name == "out" {
                     String::new()
                 } else {
@@ -358,7 +358,7 @@ fn one(
             (_, true) => Format::Json,
             _ => Format::Nix,
         };
-        let text = evaluator.print(value, format, options.strict)?;
+        let text = evaluation.print(value, format, options.strict)?;
         let text = text.strip_suffix(b"\n").unwrap_or(&text);
         write(text)?;
     }

@@ -1,6 +1,6 @@
 //! The interpreter: one evaluation on one thread.
 //!
-//! Code recurses on the native stack, which the caller makes large ([`crate::Evaluator`]); every entry of [`Interp::run`]
+//! Code recurses on the native stack, which the caller makes large ([`crate::Evaluation`]); every entry of [`Interp::run`]
 //! compares the stack pointer with a floor, so that running out is an error. Calls in tail position reuse the native frame
 //! but count as nested, as in Nix.
 

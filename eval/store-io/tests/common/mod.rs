@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use igloo_castore::ingest::put_blob;
 use igloo_castore::node::Node;
-use igloo_eval::{Evaluator, Format, Origin, Settings};
+use igloo_eval::{Evaluation, Format, Origin, Settings};
 use igloo_store::nar::nar_digest;
 use igloo_store::{PathInfo, Store};
 use igloo_store_io::{DerivationSink, RealiseError, RealisedOutput, Realiser, StoreIo, Wanted};
@@ -32,21 +32,21 @@ pub fn memory_store(dir: &str) -> Store {
     Store::memory(StoreDir::new(dir).unwrap())
 }
 
-pub fn evaluator(io: &Rc<StoreIo>, base: &str) -> Evaluator {
+pub fn evaluation(io: &Rc<StoreIo>, base: &str) -> Evaluation {
     let settings = Settings {
         base_dir: base.to_owned(),
         current_system: Some("x86_64-linux".to_owned()),
         ..Settings::default()
     };
     let io: Rc<dyn igloo_eval::EvalIo> = Rc::<StoreIo>::clone(io);
-    Evaluator::new(settings, io)
+    Evaluation::new(settings, io)
 }
 
 /// The value of an expression as JSON.
 pub fn json(io: &Rc<StoreIo>, base: &str, text: &str) -> Result<String, igloo_eval::Error> {
-    let mut evaluator = evaluator(io, base);
-    let root = evaluator.eval_text(text.as_bytes(), Origin::String)?;
-    let printed = evaluator.print(root, Format::Json, true)?;
+    let mut evaluation = evaluation(io, base);
+    let root = evaluation.eval_text(text.as_bytes(), Origin::String)?;
+    let printed = evaluation.print(root, Format::Json, true)?;
     Ok(String::from_utf8(printed).unwrap().trim().to_owned())
 }
 

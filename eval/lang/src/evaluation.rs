@@ -1,4 +1,4 @@
-//! The evaluator as callers see it: text or files in, handles to values, text out.
+//! An evaluation as callers see it: text or files in, handles to values, text out.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,17 +16,17 @@ use crate::settings::Settings;
 use crate::symbol::sym;
 
 /// One evaluation: settings, a world, and everything evaluated so far. Stays on its thread.
-pub struct Evaluator {
+pub struct Evaluation {
     interp: Interp,
     roots: Vec<Value>,
     id: u64,
 }
 
-/// A value of an [`Evaluator`], kept as long as that lives. Using it with another evaluator is an error.
+/// A value of an [`Evaluation`], kept as long as that lives. Using it with another evaluation is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Root {
     index: u32,
-    evaluator: u64,
+    evaluation: u64,
 }
 
 /// How a value is written.
@@ -54,7 +54,7 @@ pub struct FoundDerivation {
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-impl Evaluator {
+impl Evaluation {
     /// A fresh evaluation.
     #[must_use]
     pub fn new(settings: Settings, io: Rc<dyn EvalIo>) -> Self {
@@ -81,7 +81,7 @@ impl Evaluator {
         self.roots.push(value);
         Root {
             index: to_u32(self.roots.len() - 1),
-            evaluator: self.id,
+            evaluation: self.id,
         }
     }
 
@@ -89,11 +89,11 @@ impl Evaluator {
         let value = self
             .roots
             .get(to_usize(root.index))
-            .filter(|_| root.evaluator == self.id);
+            .filter(|_| root.evaluation == self.id);
         value.copied().ok_or_else(|| {
             Error::from(ErrorDetails {
                 kind: ErrorKind::Unsupported,
-                message: "the value belongs to another evaluator".to_owned(),
+                message: "the value belongs to another evaluation".to_owned(),
                 location: None,
                 trace: Vec::new(),
                 suggestions: Vec::new(),
@@ -156,7 +156,7 @@ impl Evaluator {
         Ok(self.keep(value))
     }
 
-    /// Follows an attribute path such as `a.b."c d".0`, calling functions on the way as [`Evaluator::auto_call`] does.
+    /// Follows an attribute path such as `a.b."c d".0`, calling functions on the way as [`Evaluation::auto_call`] does.
     ///
     /// # Errors
     /// When something on the path is missing or fails.
@@ -220,7 +220,7 @@ impl Evaluator {
     /// References of a string value.
     ///
     /// # Errors
-    /// When the root is of another evaluator.
+    /// When the root is of another evaluation.
     pub fn context(&self, root: Root) -> Result<Vec<ContextElem>, Error> {
         Ok(self.interp.contexts.elems(self.value(root)?.ctx()))
     }
