@@ -28,6 +28,7 @@ const ROWS: &[(&str, &str)] = &[
     ("igloo-vmm", "builder"),
     ("igloo-eval", "evaluator"),
     ("igloo-store-io", "evaluator"),
+    ("igloo-evaluator", "evaluator"),
     ("igloo-coordinator", "coordinator"),
     ("igloo-driver", "coordinator"),
     ("igloo-protos", "wire"),

@@ -1,6 +1,7 @@
 //! From derivations to registered outputs.
 //!
 //! Map
+//! - [`job`]: what a front end asks for and hears;
 //! - [`source`]: where derivations are read from;
 //! - [`plan`]: which of them must be built, found lazily from the wanted outputs down;
 //! - [`request`]: one derivation as a build request, by Nix's rules;
@@ -11,11 +12,13 @@
 //!   everything it refers to is registered;
 //! - a failure of the machine ([`igloo_build::BuildError`]) is never recorded against a derivation.
 
+pub mod job;
 pub mod plan;
 pub mod realise;
 pub mod request;
 pub mod source;
 
+pub use job::{Coordinator, Job, JobError, JobOptions, JobReport, Update};
 pub use plan::{Plan, PlanError};
 pub use realise::{Realise, RealiseError, RealiseEvent};
 pub use source::{DerivationSource, ReadDerivationError};
