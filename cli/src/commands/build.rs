@@ -9,7 +9,7 @@ use igloo_build::{BuildOutcome, Builder, Limits};
 use igloo_driver::plan::Wanted;
 use igloo_driver::realise::{BuildFailure, Built, RealiseError, Realised};
 use igloo_driver::request::RequestOptions;
-use igloo_driver::{DerivationSource, Plan, Realise};
+use igloo_driver::{DerivationSource, OutputError, Plan, Realise};
 use igloo_mount::tree::DIRECTORY_CACHE_BYTES;
 use igloo_mount::{Totals, Tree};
 use igloo_store::Store;
@@ -177,7 +177,7 @@ fn describe(store: &Store, error: &RealiseError, progress: &Progress) -> Failure
 fn cause(failure: &BuildFailure) -> Option<&dyn std::error::Error> {
     match failure {
         BuildFailure::Outcome(_) => None,
-        BuildFailure::HashMismatch(mismatch) => Some(mismatch),
+        BuildFailure::Output(OutputError::HashMismatch(mismatch)) => Some(mismatch),
         other => Some(other),
     }
 }
@@ -190,7 +190,7 @@ fn exit_bits(failure: &BuildFailure) -> u8 {
         }
         BuildFailure::Outcome(BuildOutcome::OutputMissing { .. } | BuildOutcome::OutputInvalid { .. }) => 0,
         BuildFailure::Outcome(_) => EXIT_BUILD,
-        BuildFailure::HashMismatch(_) => EXIT_BUILD | EXIT_HASH_BIT,
+        BuildFailure::Output(OutputError::HashMismatch(_)) => EXIT_BUILD | EXIT_HASH_BIT,
         _ => 0,
     }
 }

@@ -5,6 +5,7 @@
 //! - [`source`]: where derivations are read from;
 //! - [`plan`]: which of them must be built, found lazily from the wanted outputs down;
 //! - [`request`]: one derivation as a build request, by Nix's rules;
+//! - [`outputs`]: what a finished build left, checked, as records to register;
 //! - [`realise`]: runs a plan on a builder, several builds at once, and registers what comes out.
 //!
 //! Invariants
@@ -13,12 +14,14 @@
 //! - a failure of the machine ([`igloo_build::BuildError`]) is never recorded against a derivation.
 
 pub mod job;
+pub mod outputs;
 pub mod plan;
 pub mod realise;
 pub mod request;
 pub mod source;
 
 pub use job::{Coordinator, Job, JobError, JobOptions, JobReport, Update};
+pub use outputs::{FinishedOutputs, OutputError};
 pub use plan::{Plan, PlanError};
 pub use realise::{Realise, RealiseError, RealiseEvent};
 pub use source::{DerivationSource, ReadDerivationError};

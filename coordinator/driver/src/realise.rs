@@ -6,13 +6,11 @@
 //! - dropping [`Realise::run`]'s future cancels what runs and registers nothing more.
 
 mod build;
-mod fixed;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use build::{BuildFailure, Built};
-pub use fixed::HashMismatch;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use igloo_build::{BuildEvent, BuildStats, Builder};
 use igloo_store::Store;

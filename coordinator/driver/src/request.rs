@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use igloo_build::path::{ParsePathError, RelativePath};
 use igloo_build::request::{BuildRequest, Constraints, Limits};
-use igloo_castore::node::{Node, NodeName, ParseNameError};
+use igloo_castore::node::{NodeName, ParseNameError};
 use igloo_status::Code;
+use igloo_store::{PathInfo, Store};
 use nix_compat::derivation::{Derivation, DerivationKind, OutputKindError, OutputName};
 use nix_compat::store_path::{ComputePathError, StoreDir, StorePath};
 
@@ -43,8 +44,8 @@ pub struct RequestOptions {
     pub impure_environment: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// What is known of a derivation's inputs: their whole closure.
-pub type InputClosure = BTreeMap<StorePath, Node>;
+/// What is known of a derivation's inputs: their whole closure, as [`Store::closure`] gives it.
+pub type InputClosure = BTreeMap<StorePath, PathInfo>;
 
 /// A request, and how to read its answer.
 #[derive(Clone, Debug)]
@@ -57,16 +58,21 @@ pub struct PreparedBuild {
     pub candidates: Vec<StorePath>,
 }
 
-/// Makes the request that builds `derivation`. Linear in the closure.
+/// Makes the request that builds `derivation`, which is that of `drv_path`. Linear in the closure.
+///
+/// A derivation whose input derivations have floating outputs must be resolved first (`igloo_coordinator::resolve`).
 ///
 /// # Errors
 /// [`RequestError`], naming what cannot be done.
-pub fn prepare(
-    dir: &StoreDir,
+pub async fn prepare(
+    store: &Store,
+    drv_path: &StorePath,
     derivation: &Derivation,
     closure: &InputClosure,
     options: &RequestOptions,
 ) -> Result<PreparedBuild, RequestError> {
+    let dir = &store.dir;
+    let _ = drv_path; // provisional paths of floating outputs are made of it
     let kind = derivation.kind()?;
     refuse_unsupported(derivation, kind)?;
     let outputs = output_paths(dir, derivation)?;
@@ -84,7 +90,7 @@ pub fn prepare(
     let request = BuildRequest {
         inputs: closure
             .iter()
-            .map(|(path, node)| Ok((node_name(path)?, node.clone())))
+            .map(|(path, info)| Ok((node_name(path)?, info.node.clone())))
             .collect::<Result<_, RequestError>>()?,
         inputs_dir: inputs_dir.clone(),
         program: Bytes::copy_from_slice(&derivation.builder),

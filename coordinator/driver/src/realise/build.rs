@@ -1,17 +1,17 @@
 //! One derivation: request, build, checks, registering.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use igloo_build::{BuildError, BuildEvent, BuildIo, BuildOutcome, BuildStats};
 use igloo_status::Code;
 use igloo_store::output::{IngestedOutput, OutputIngest};
-use igloo_store::{ClosureError, CommitError, DumpError, PathInfo};
-use nix_compat::derivation::{Derivation, DerivationOutput, OutputName};
+use igloo_store::{ClosureError, CommitError};
+use nix_compat::derivation::OutputName;
 use nix_compat::store_path::StorePath;
 use tokio::sync::mpsc;
 
-use super::fixed::{self, HashMismatch};
 use super::{Realise, RealiseEvent, RealiseEventKind};
+use crate::outputs::{self, OutputError};
 use crate::plan::PlannedBuild;
 use crate::request::{PreparedBuild, RequestError, prepare};
 
@@ -38,17 +38,15 @@ impl Realise {
         let derivation = &planned.derivation;
         let roots = derivation.input_srcs.iter().chain(&planned.inputs);
         let closure = self.store.closure(roots.cloned()).await?;
-        let closure = closure
-            .into_iter()
-            .map(|(path, info)| (path, info.node))
-            .collect();
-        let prepared = prepare(&self.store.dir, derivation, &closure, &self.options)?;
+        let options = &self.options;
+        let prepared = prepare(&self.store, &planned.drv_path, derivation, &closure, options).await?;
         let (stats, outputs) = self.run_builder(planned, &prepared, events).await?;
-        let infos = self.path_infos(planned, &prepared, outputs).await?;
-        self.store.register(infos).await?;
+        let finished =
+            outputs::finish(&self.store, &planned.drv_path, derivation, &prepared, outputs).await?;
+        self.store.register(finished.infos).await?;
         Ok(Built {
             drv_path: planned.drv_path.clone(),
-            outputs: prepared.outputs.into_iter().collect(),
+            outputs: finished.outputs,
             stats,
         })
     }
@@ -75,60 +73,6 @@ impl Realise {
             outcome => Err(BuildFailure::Outcome(outcome)),
         }
     }
-
-    /// Checks what came out and makes the records to register.
-    async fn path_infos(
-        &self,
-        planned: &PlannedBuild,
-        prepared: &PreparedBuild,
-        outputs: Vec<IngestedOutput>,
-    ) -> Result<Vec<PathInfo>, BuildFailure> {
-        if outputs.len() != prepared.outputs.len() {
-            return Err(BuildFailure::Incomplete);
-        }
-        let mut infos = Vec::new();
-        for ((name, path), output) in prepared.outputs.iter().zip(outputs) {
-            let references: BTreeSet<StorePath> = output
-                .needles
-                .iter()
-                .filter_map(|index| prepared.candidates.get(*index))
-                .cloned()
-                .collect();
-            let content_address = self
-                .check_fixed(&planned.derivation, name, &output, &references)
-                .await?;
-            infos.push(PathInfo {
-                path: path.clone(),
-                node: output.node,
-                nar_size: output.nar_size,
-                nar_sha256: output.nar_sha256,
-                references,
-                deriver: Some(planned.drv_path.clone()),
-                signatures: Vec::new(),
-                content_address,
-            });
-        }
-        Ok(infos)
-    }
-
-    async fn check_fixed(
-        &self,
-        derivation: &Derivation,
-        name: &OutputName,
-        output: &IngestedOutput,
-        references: &BTreeSet<StorePath>,
-    ) -> Result<Option<nix_compat::content_address::ContentAddress>, BuildFailure> {
-        let Some(DerivationOutput::CaFixed { address }) = derivation.outputs.get(name) else {
-            return Ok(None);
-        };
-        fixed::check(&self.store, &output.node, &output.nar_sha256, address).await?;
-        match references.iter().next() {
-            Some(reference) => Err(BuildFailure::FixedReferences {
-                reference: self.store.dir.print(reference),
-            }),
-            None => Ok(Some(*address)),
-        }
-    }
 }
 
 async fn forward(
@@ -151,21 +95,9 @@ pub enum BuildFailure {
     /// The build ran, and did not succeed.
     #[error("{}", describe(.0))]
     Outcome(BuildOutcome),
-    /// A fixed output has other content.
-    #[error("hash mismatch in fixed-output derivation")]
-    HashMismatch(#[source] HashMismatch),
-    /// A fixed output by flat hash is no plain file.
-    #[error("its output should be a regular file that is not executable, because its hash is that of a file")]
-    NotFlat,
-    /// A fixed output refers to store paths.
-    #[error("its output is fixed and may not refer to store paths, but refers to {reference}")]
-    FixedReferences {
-        /// One of them.
-        reference: String,
-    },
-    /// The builder gave other outputs than asked for.
-    #[error("the builder did not give every output")]
-    Incomplete,
+    /// The build succeeded, and what it left breaks a rule.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// An input has gone since the plan was made, or the store is damaged.
     #[error("its inputs are not whole")]
     Inputs(#[from] ClosureError),
@@ -178,9 +110,6 @@ pub enum BuildFailure {
     /// The outputs cannot be registered.
     #[error("its outputs cannot be registered")]
     Commit(#[from] CommitError),
-    /// An output cannot be read back.
-    #[error("an output cannot be read back")]
-    Dump(#[from] DumpError),
 }
 
 impl BuildFailure {
@@ -188,7 +117,7 @@ impl BuildFailure {
     pub(super) fn headline(&self, drv_path: &str) -> String {
         match self {
             Self::Outcome(outcome) => format!("builder for '{drv_path}' {}", describe(outcome)),
-            Self::HashMismatch(_) => format!("hash mismatch in fixed-output derivation '{drv_path}'"),
+            Self::Output(error) => error.headline(drv_path),
             _ => format!("cannot build '{drv_path}'"),
         }
     }
@@ -197,15 +126,12 @@ impl BuildFailure {
     pub fn code(&self) -> Code {
         match self {
             Self::Outcome(BuildOutcome::OutOfMemory | BuildOutcome::DiskFull) => Code::ResourceExhausted,
-            Self::Outcome(_) | Self::HashMismatch(_) | Self::NotFlat | Self::FixedReferences { .. } => {
-                Code::FailedPrecondition
-            }
-            Self::Incomplete => Code::DataLoss,
+            Self::Outcome(_) => Code::FailedPrecondition,
+            Self::Output(error) => error.code(),
             Self::Request(error) => error.code(),
             Self::Builder(error) => error.code(),
             Self::Inputs(error) => error.code(),
             Self::Commit(error) => error.code(),
-            Self::Dump(error) => error.code(),
         }
     }
 }

@@ -11,6 +11,7 @@ use nix_compat::hash::{HashAlgo, NixHash};
 use nix_compat::store_path::{StoreDir, StorePathName};
 
 use super::*;
+use crate::outputs::OutputError;
 use crate::source::DerivationSource;
 
 /// Runs no program: writes the first argument's file content to every output, or fails when told to.
@@ -223,7 +224,10 @@ async fn fixed_outputs_are_checked() {
         assert_eq!(info.is_some(), is_kept);
         assert_eq!(realised.failed.is_empty(), is_kept);
         if let Some(error) = realised.failed.first() {
-            assert!(matches!(error.failure, BuildFailure::HashMismatch(_)));
+            assert!(matches!(
+                error.failure,
+                BuildFailure::Output(OutputError::HashMismatch(_))
+            ));
             assert!(
                 error
                     .to_string()

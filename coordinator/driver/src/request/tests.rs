@@ -2,6 +2,15 @@ use nix_compat::store_path::StorePathName;
 
 use super::*;
 
+/// Makes the request in an empty store.
+fn prepare(derivation: &Derivation, closure: &InputClosure) -> Result<PreparedBuild, RequestError> {
+    let dir = StoreDir::default();
+    let drv_path = derivation.store_path(&dir).unwrap();
+    let store = Store::memory(dir);
+    let options = options();
+    futures::executor::block_on(super::prepare(&store, &drv_path, derivation, closure, &options))
+}
+
 fn options() -> RequestOptions {
     RequestOptions {
         cores: 2,
@@ -20,6 +29,19 @@ fn parse(name: &str, text: &str) -> Derivation {
     .unwrap()
 }
 
+fn info(path: StorePath, node: igloo_castore::node::Node) -> PathInfo {
+    PathInfo {
+        path,
+        node,
+        nar_size: 0,
+        nar_sha256: [0; 32],
+        references: BTreeSet::new(),
+        deriver: None,
+        signatures: Vec::new(),
+        content_address: None,
+    }
+}
+
 fn environment_of(prepared: &PreparedBuild) -> Vec<String> {
     let environment = prepared.request.environment.iter();
     environment
@@ -31,13 +53,7 @@ fn environment_of(prepared: &PreparedBuild) -> Vec<String> {
 #[test]
 fn environment_is_the_one_nix_gives() {
     let text = r#"Derive([("out","/nix/store/64gg0rb54s3zs6ikyqllwvhh05hnwz4q-envtest","","")],[],[],"x86_64-linux","/bin/sh",["-c",""],[("HOME","home"),("NIX_BUILD_CORES","x"),("NIX_STORE","nst"),("PATHX",""),("TERM","t"),("TMPDIR","mine"),("builder","/bin/sh"),("empty",""),("foo","bar"),("name","envtest"),("out","/nix/store/64gg0rb54s3zs6ikyqllwvhh05hnwz4q-envtest"),("passAsFile","foo missing"),("system","x86_64-linux")])"#;
-    let prepared = prepare(
-        &StoreDir::default(),
-        &parse("envtest", text),
-        &BTreeMap::new(),
-        &options(),
-    )
-    .unwrap();
+    let prepared = prepare(&parse("envtest", text), &BTreeMap::new()).unwrap();
     let expected = [
         "HOME=home",
         "NIX_BUILD_CORES=x",
@@ -82,13 +98,7 @@ fn environment_is_the_one_nix_gives() {
 #[test]
 fn fixed_outputs_may_reach_out() {
     let text = r#"Derive([("out","/nix/store/59209gx1b93k17d049isa072bka4iv8w-fod","sha256","0000000000000000000000000000000000000000000000000000000000000000")],[],[],"x86_64-linux","/bin/sh",[],[("impureEnvVars","FOOBAR BAZ"),("out","/nix/store/59209gx1b93k17d049isa072bka4iv8w-fod")])"#;
-    let prepared = prepare(
-        &StoreDir::default(),
-        &parse("fod", text),
-        &BTreeMap::new(),
-        &options(),
-    )
-    .unwrap();
+    let prepared = prepare(&parse("fod", text), &BTreeMap::new()).unwrap();
     let environment = environment_of(&prepared);
     for expected in [
         "FOOBAR=1",
@@ -119,14 +129,14 @@ fn rules_not_implemented_are_errors() {
         ("builtin:fetchurl", "a"),
     ] {
         let derivation = parse("x", &with(builder, variable));
-        let refused = prepare(&StoreDir::default(), &derivation, &BTreeMap::new(), &options());
+        let refused = prepare(&derivation, &BTreeMap::new());
         assert!(
             matches!(refused, Err(RequestError::Unsupported { .. })),
             "{builder} {variable}"
         );
     }
     let derivation = parse("x", &with("/bin/sh", "__noChroot"));
-    let refused = prepare(&StoreDir::default(), &derivation, &BTreeMap::new(), &options());
+    let refused = prepare(&derivation, &BTreeMap::new());
     assert!(matches!(refused, Err(RequestError::NoSandbox)));
 }
 
@@ -139,8 +149,8 @@ fn needles_stand_for_store_paths() {
         .parse("/nix/store/59209gx1b93k17d049isa072bka4iv8w-fod")
         .unwrap();
     let node = igloo_castore::Directory::new().node();
-    let closure = BTreeMap::from([(input, node)]);
-    let prepared = prepare(&dir, &parse("x", text), &closure, &options()).unwrap();
+    let closure = BTreeMap::from([(input.clone(), info(input, node))]);
+    let prepared = prepare(&parse("x", text), &closure).unwrap();
     assert_eq!(prepared.request.needles.len(), 2);
     for (path, needle) in prepared.candidates.iter().zip(&prepared.request.needles) {
         assert_eq!(path.hash_part(), needle[..]);

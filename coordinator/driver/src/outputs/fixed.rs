@@ -6,7 +6,7 @@ use igloo_store::nar::{flat_hash, nar_hash};
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::hash::{HashAlgo, HashFormat, NixHash};
 
-use super::build::BuildFailure;
+use super::error::OutputError;
 
 /// A fixed output with other content than promised.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +24,7 @@ pub(super) async fn check(
     node: &Node,
     nar_sha256: &[u8; 32],
     promised: &ContentAddress,
-) -> Result<(), BuildFailure> {
+) -> Result<(), OutputError> {
     let algo = promised.hash().algo();
     let got = match promised.method() {
         ContentAddressMethod::Recursive if algo == HashAlgo::Sha256 => NixHash::Sha256(*nar_sha256),
@@ -32,16 +32,16 @@ pub(super) async fn check(
         ContentAddressMethod::Flat | ContentAddressMethod::Text
             if matches!(node, Node::File { executable: true, .. }) =>
         {
-            return Err(BuildFailure::NotFlat);
+            return Err(OutputError::NotFlat);
         }
         ContentAddressMethod::Flat | ContentAddressMethod::Text => flat_hash(&store.castore, node, algo)
             .await?
-            .ok_or(BuildFailure::NotFlat)?,
+            .ok_or(OutputError::NotFlat)?,
     };
     if got == promised.hash() {
         return Ok(());
     }
-    Err(BuildFailure::HashMismatch(HashMismatch {
+    Err(OutputError::HashMismatch(HashMismatch {
         specified: promised.hash().encode_with_algo(HashFormat::Sri),
         got: got.encode_with_algo(HashFormat::Sri),
     }))
