@@ -45,6 +45,8 @@ pub enum ErrorKind {
     Fetch,
     /// The caller asked for something this evaluator does not have.
     Unsupported,
+    /// The value is not wanted any more.
+    Cancelled,
 }
 
 /// What an error says.
@@ -225,6 +227,7 @@ impl Error {
             ErrorKind::Build => Code::FailedPrecondition,
             ErrorKind::Fetch => Code::Unavailable,
             ErrorKind::Unsupported => Code::Unimplemented,
+            ErrorKind::Cancelled => Code::Cancelled,
             ErrorKind::Abort | ErrorKind::Throw => Code::Aborted,
             _ => Code::InvalidArgument,
         }

@@ -1,19 +1,18 @@
 //! An evaluation as callers see it: text or files in, handles to values, text out.
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, ErrorDetails, ErrorKind, EvalError, R};
-use crate::heap::attrs::Attr;
-use crate::heap::context::{ContextElem, Ctx};
-use crate::heap::object::Func;
+use crate::error::{Error, ErrorDetails, ErrorKind, R};
+use crate::goals::{Answer, FoundDerivation, Goals, Question};
+use crate::heap::context::ContextElem;
 use crate::heap::value::Value;
 use crate::interp::Interp;
 use crate::io::EvalIo;
 use crate::num::{to_u32, to_usize};
-use crate::pos::{Origin, Pos};
+use crate::pos::Origin;
 use crate::settings::Settings;
-use crate::symbol::sym;
 
 /// One evaluation: settings, a world, and everything evaluated so far. Stays on its thread.
 pub struct Evaluation {
@@ -41,15 +40,6 @@ pub enum Format {
         /// Whether positions of attributes and functions are written.
         location: bool,
     },
-}
-
-/// A derivation found in a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundDerivation {
-    /// Its store path.
-    pub drv_path: String,
-    /// The output meant.
-    pub output_name: String,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -101,6 +91,11 @@ impl Evaluation {
         })
     }
 
+    fn args(&self, args: &[(String, Root)]) -> Result<Vec<(String, Value)>, Error> {
+        let value = |(name, root): &(String, Root)| Ok((name.clone(), self.value(*root)?));
+        args.iter().map(value).collect()
+    }
+
     /// Evaluates a text; relative paths in it start from the base directory of the settings.
     ///
     /// # Errors
@@ -148,11 +143,8 @@ impl Evaluation {
     /// When an argument without default is missing, or the function fails.
     pub fn auto_call(&mut self, root: Root, args: &[(String, Root)]) -> Result<Root, Error> {
         let value = self.value(root)?;
-        let args = args
-            .iter()
-            .map(|(n, r)| Ok((n.clone(), self.value(*r)?)))
-            .collect::<Result<Vec<_>, Error>>()?;
-        let value = self.run(|interp| auto_call(interp, value, &args))?;
+        let args = self.args(args)?;
+        let value = self.run(|interp| interp.auto_call(value, &args))?;
         Ok(self.keep(value))
     }
 
@@ -162,11 +154,8 @@ impl Evaluation {
     /// When something on the path is missing or fails.
     pub fn select(&mut self, root: Root, path: &str, args: &[(String, Root)]) -> Result<Root, Error> {
         let value = self.value(root)?;
-        let args = args
-            .iter()
-            .map(|(n, r)| Ok((n.clone(), self.value(*r)?)))
-            .collect::<Result<Vec<_>, Error>>()?;
-        let value = self.run(|interp| select(interp, value, path, &args))?;
+        let args = self.args(args)?;
+        let value = self.run(|interp| interp.follow(value, path, &args))?;
         Ok(self.keep(value))
     }
 
@@ -185,20 +174,7 @@ impl Evaluation {
     /// When the value cannot be written in the format, or evaluating it fails.
     pub fn print(&mut self, root: Root, format: Format, strict: bool) -> Result<Vec<u8>, Error> {
         let value = self.value(root)?;
-        self.run(|interp| {
-            let mut ctx = Ctx::EMPTY;
-            match format {
-                Format::Nix => {
-                    interp.force(value)?;
-                    if strict {
-                        interp.force_deep(value)?;
-                    }
-                    interp.print_ambiguous(value, strict)
-                }
-                Format::Json => interp.write_json(value, strict, false, &mut ctx, Pos::NONE),
-                Format::Xml { location } => interp.write_xml(value, strict, location, &mut ctx),
-            }
-        })
+        self.run(|interp| interp.print(value, format, strict))
     }
 
     /// The derivations in a value: itself, its items, or its attributes where it asks for that.
@@ -207,14 +183,25 @@ impl Evaluation {
     /// Whatever happens while evaluating, and when the value has no derivation.
     pub fn derivations(&mut self, root: Root) -> Result<Vec<FoundDerivation>, Error> {
         let value = self.value(root)?;
-        self.run(|interp| {
-            let mut found = Vec::new();
-            if !find_derivations(interp, value, &mut found, true)? {
-                let text = "expression does not evaluate to a derivation (or a set or list of those)";
-                return Err(EvalError::new(ErrorKind::Type, text));
-            }
-            Ok(found)
-        })
+        self.run(|interp| interp.all_derivations(value))
+    }
+
+    /// Selects attributes of a value as [`Evaluation::select`] does, and asks the same of each. `each` hears the answers in
+    /// the order of `paths`, until it breaks or one fails; while one has to wait for the world, those after it go on.
+    ///
+    /// # Errors
+    /// The first thing that goes wrong, in the order of `paths`.
+    pub fn ask(
+        &mut self,
+        root: Root,
+        paths: &[String],
+        args: &[(String, Root)],
+        question: Question,
+        each: &mut dyn FnMut(Answer) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let (value, args) = (self.value(root)?, self.args(args)?);
+        let goals = Goals::new(value, args, question);
+        self.run(|interp| goals.answer_all(interp, paths, each))
     }
 
     /// References of a string value.
@@ -230,172 +217,4 @@ impl Evaluation {
     pub fn reserved_bytes(&self) -> usize {
         self.interp.heap.reserved_bytes()
     }
-}
-
-fn auto_call(interp: &mut Interp, value: Value, args: &[(String, Value)]) -> R<Value> {
-    let mut value = interp.force(value)?;
-    while let Some((functor, pos)) = value.as_set().and_then(|s| s.get(sym::functor)) {
-        value = interp.call(functor, &[value], pos)?;
-    }
-    let (param, pos) = match value.as_func() {
-        Some(Func::Closure(code, _)) => (
-            code.params.first(),
-            code.params.first().map_or(Pos::NONE, |p| p.pos),
-        ),
-        Some(Func::Partial(inner, given)) => match inner.as_func() {
-            Some(Func::Closure(code, _)) => (code.params.get(given.len()), Pos::NONE),
-            _ => (None, Pos::NONE),
-        },
-        _ => (None, Pos::NONE),
-    };
-    let Some(formals) = param.and_then(|p| p.formals) else {
-        return Ok(value);
-    };
-    let mut attrs: Vec<Attr> = Vec::new();
-    for (name, arg) in args {
-        let name = interp.symbols.intern(name.as_bytes());
-        if formals.ellipsis || formals.list.iter().any(|f| f.name == name) {
-            attrs.push((name, *arg, Pos::NONE));
-        }
-    }
-    if !formals.ellipsis {
-        let missing = |f: &&crate::code::Formal| f.default.is_none() && !attrs.iter().any(|a| a.0 == f.name);
-        if let Some(formal) = formals.list.iter().find(missing) {
-            let name = interp.symbols.text(formal.name);
-            let text = format!(
-                "cannot evaluate a function that has an argument without a value ('{name}')\nNix attempted to evaluate a function as a top level expression; in\nthis case it must have its arguments supplied either by default\nvalues, or passed explicitly with '--arg' or '--argstr'. See\nhttps://nix.dev/manual/nix/stable/language/syntax.html#functions."
-            );
-            return Err(EvalError::new(ErrorKind::MissingArgument, text).at(formal.pos));
-        }
-    }
-    let arg = interp.heap.set_of(attrs);
-    interp.call(value, &[arg], pos)
-}
-
-fn select(interp: &mut Interp, value: Value, path: &str, args: &[(String, Value)]) -> R<Value> {
-    let mut value = value;
-    for name in split_path(path)? {
-        value = auto_call(interp, value, args)?;
-        let fail = |text: String| Err(EvalError::new(ErrorKind::Type, text));
-        if let Some(items) = value.as_list() {
-            let Ok(i) = name.parse::<usize>() else {
-                return fail(format!(
-                    "the expression selected by the selection path '{path}' should be a set but is a list"
-                ));
-            };
-            let Some(item) = items.get(i) else {
-                return fail(format!(
-                    "list index {i} in selection path '{path}' is out of range"
-                ));
-            };
-            value = interp.force(*item)?;
-            continue;
-        }
-        let Some(set) = value.as_set() else {
-            let what = interp.show_type(value);
-            return fail(format!(
-                "the expression selected by the selection path '{path}' should be a set but is {what}"
-            ));
-        };
-        let symbol = interp.symbols.intern(name.as_bytes());
-        let Some((found, _)) = set.get(symbol) else {
-            let mut error = EvalError::new(
-                ErrorKind::Type,
-                format!("attribute '{name}' in selection path '{path}' not found"),
-            );
-            error.suggestions = interp.missing(set, symbol).suggestions;
-            return Err(error);
-        };
-        value = interp.force(found)?;
-    }
-    Ok(value)
-}
-
-/// The names of an attribute path; quotes protect dots.
-fn split_path(path: &str) -> R<Vec<String>> {
-    let mut names = Vec::new();
-    let mut name = String::new();
-    let mut chars = path.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '.' => names.push(std::mem::take(&mut name)),
-            '"' => loop {
-                match chars.next() {
-                    Some('"') => break,
-                    Some(c) => name.push(c),
-                    None => {
-                        let text = format!("missing closing quote in selection path '{path}'");
-                        return Err(EvalError::new(ErrorKind::Eval, text));
-                    }
-                }
-            },
-            c => name.push(c),
-        }
-    }
-    if !name.is_empty() {
-        names.push(name);
-    }
-    Ok(names)
-}
-
-/// Collects derivations; false when the value holds none by its kind.
-fn find_derivations(
-    interp: &mut Interp,
-    value: Value,
-    found: &mut Vec<FoundDerivation>,
-    top: bool,
-) -> R<bool> {
-    let value = interp.force(value)?;
-    if let Some(items) = value.as_list() {
-        return interp.deeper(Pos::NONE, |s| {
-            for item in items {
-                find_derivations(s, *item, found, false)?;
-            }
-            Ok(true)
-        });
-    }
-    let Some(set) = value.as_set() else {
-        return Ok(false);
-    };
-    if interp.is_derivation(set)? {
-        let text = |interp: &mut Interp, name, what| -> R<String> {
-            let (value, pos) = interp.expect_attr(set, name, "")?;
-            let mut ctx = Ctx::EMPTY;
-            let text = interp.expect_string(value, &mut ctx, pos, what)?;
-            Ok(String::from_utf8_lossy(text).into_owned())
-        };
-        let drv_path = text(
-            interp,
-            sym::drv_path,
-            "while evaluating the 'drvPath' attribute of a derivation",
-        )?;
-        let output_name = match set.value_of(sym::output_name) {
-            Some(_) => text(
-                interp,
-                sym::output_name,
-                "while evaluating the output name of a derivation",
-            )?,
-            None => "out".to_owned(),
-        };
-        found.push(FoundDerivation {
-            drv_path,
-            output_name,
-        });
-        return Ok(true);
-    }
-    let recurse = interp.symbols.intern(b"recurseForDerivations");
-    let wanted = match set.value_of(recurse) {
-        Some(flag) => interp.force(flag)? == Value::TRUE,
-        None => false,
-    };
-    if !(top || wanted) {
-        return Ok(false);
-    }
-    let flat = interp.heap.flat(set);
-    interp.deeper(Pos::NONE, |s| {
-        for (_, value, _) in flat.sorted(&s.heap, &s.symbols) {
-            find_derivations(s, value, found, false)?;
-        }
-        Ok(true)
-    })
 }

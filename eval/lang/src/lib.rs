@@ -9,6 +9,7 @@ mod builtins;
 mod code;
 mod error;
 mod evaluation;
+mod goals;
 mod heap;
 mod interp;
 pub mod io;
@@ -24,7 +25,8 @@ mod tests;
 
 pub use builtins::documentation as builtin_documentation;
 pub use error::{Error, ErrorDetails, ErrorKind, TraceLine};
-pub use evaluation::{Evaluation, Format, FoundDerivation, Root};
+pub use evaluation::{Evaluation, Format, Root};
+pub use goals::{Answer, FoundDerivation, Question, Wanted};
 pub use heap::context::ContextElem;
 pub use io::EvalIo;
 pub use pos::{Location, Origin};

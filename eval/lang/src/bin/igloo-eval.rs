@@ -4,12 +4,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
 
 use std::io::{Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 use std::rc::Rc;
 
 use igloo_eval::io::{AccessRules, FsIo, Notice};
-use igloo_eval::{Error, Evaluation, Format, LintLevel, Origin, Purity, Root, Settings};
+use igloo_eval::{
+    Answer, Error, Evaluation, Format, LintLevel, Origin, Purity, Question, Root, Settings, Wanted,
+};
 use nix_compat::store_path::StoreDir;
 
 #[derive(Default)]
@@ -335,32 +338,40 @@ fn one(
     } else {
         &options.attrs
     };
-    for path in paths {
-        let mut value = evaluation.select(root, path, args)?;
-        if !options.eval || !args.is_empty() {
-            value = evaluation.auto_call(value, args)?;
+    let format = match (options.xml, options.json) {
+        (true, _) => Format::Xml {
+            location: !options.no_location,
+        },
+        (_, true) => Format::Json,
+        _ => Format::Nix,
+    };
+    let what = if options.eval {
+        Wanted::Text {
+            format,
+            strict: options.strict,
         }
-        if !options.eval {
-            for found in evaluation.derivations(value)? {
+    } else {
+        Wanted::Derivations
+    };
+    let call = !options.eval || !args.is_empty();
+    let mut written = Ok(());
+    evaluation.ask(root, paths, args, Question { what, call }, &mut |answer| {
+        written = match answer {
+            Answer::Derivations(found) => found.iter().try_for_each(|found| {
                 let output = if found.output_name == "out" {
                     String::new()
                 } else {
                     format!("!{}", found.output_name)
                 };
-                write(format!("{}{output}", found.drv_path).as_bytes())?;
-            }
-            continue;
-        }
-        let format = match (options.xml, options.json) {
-            (true, _) => Format::Xml {
-                location: !options.no_location,
-            },
-            (_, true) => Format::Json,
-            _ => Format::Nix,
+                write(format!("{}{output}", found.drv_path).as_bytes())
+            }),
+            Answer::Text(text) => write(text.strip_suffix(b"\n").unwrap_or(&text)),
         };
-        let text = evaluation.print(value, format, options.strict)?;
-        let text = text.strip_suffix(b"\n").unwrap_or(&text);
-        write(text)?;
-    }
-    Ok(())
+        if written.is_ok() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    })?;
+    written
 }

@@ -7,6 +7,7 @@ use rustc_hash::FxHashSet;
 use crate::error::{Context, ErrorKind, EvalError, R, fail, render_message};
 use crate::heap::context::Ctx;
 use crate::heap::value::{Type, Value};
+use crate::interp::fibers::wide::{Items, Job, Outcome, Seen};
 use crate::interp::{Coerce, Interp};
 use crate::io::Notice;
 use crate::pos::Pos;
@@ -73,31 +74,37 @@ pub(super) fn deep_seq(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Valu
 impl Interp {
     /// Evaluates a value and everything in it.
     pub(crate) fn force_deep(&mut self, value: Value) -> R<()> {
-        let mut seen = FxHashSet::default();
-        self.force_deep_in(value, &mut seen)
+        self.force_deep_in(value, &Rc::default())
     }
 
-    fn force_deep_in(&mut self, value: Value, seen: &mut FxHashSet<u64>) -> R<()> {
+    /// Evaluates a value and everything in it that was not met before.
+    pub(crate) fn force_deep_in(&mut self, value: Value, seen: &Rc<Seen>) -> R<()> {
         let value = self.force(value)?;
-        if !matches!(value.kind_of(), Type::Set | Type::List) || !seen.insert(value.bits()) {
+        if !matches!(value.kind_of(), Type::Set | Type::List) || !seen.insert(value) {
             return Ok(());
         }
+        let items = match value.as_set() {
+            Some(set) => Items::set(self.heap.flat(set)),
+            None => Items::list(value.as_list().unwrap_or_default()),
+        };
         self.deeper(Pos::NONE, |s| {
-            if let Some(set) = value.as_set() {
-                for (name, value, pos) in s.heap.flat(set).iter() {
-                    s.force_deep_in(value, seen).map_err(|e| {
+            s.each_item(items, Job::Deep(Rc::clone(seen)), |s, i, early| {
+                let (name, item, pos) = items.get(i);
+                let result = early.and_then(|early| match early {
+                    Some(Outcome::Deep(more)) => {
+                        seen.merge(&more);
+                        Ok(())
+                    }
+                    _ => s.force_deep_in(item, seen),
+                });
+                result.context_with(pos, || match name {
+                    Some(name) => {
                         let name = crate::syntax::show::identifier(s.symbols.name(name));
-                        e.frame(pos, format!("while evaluating the attribute '{name}'"))
-                    })?;
-                }
-            }
-            for (i, item) in value.as_list().unwrap_or_default().iter().enumerate() {
-                let result = s.force_deep_in(*item, seen);
-                result.context_with(Pos::NONE, || {
-                    format!("while evaluating list element at index {i}")
-                })?;
-            }
-            Ok(())
+                        format!("while evaluating the attribute '{name}'")
+                    }
+                    None => format!("while evaluating list element at index {i}"),
+                })
+            })
         })
     }
 }

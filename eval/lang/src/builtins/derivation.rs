@@ -17,6 +17,7 @@ use crate::error::{ErrorKind, EvalError, R, fail};
 use crate::heap::attrs::{Attr, SetRef};
 use crate::heap::context::{ContextElem, Ctx};
 use crate::heap::value::Value;
+use crate::interp::fibers::wide::{Items, Job, Outcome};
 use crate::interp::{Coerce, Interp};
 use crate::pos::{Origin, Pos};
 use crate::pure::json;
@@ -75,6 +76,7 @@ pub(super) fn derivation_strict(interp: &mut Interp, args: &[Value], _pos: Pos) 
 struct Maker {
     drv: Derivation,
     ctx: Ctx,
+    ignore_nulls: bool,
     json: Option<Vec<u8>>,
     outputs: BTreeSet<String>,
     output_hash: Option<Vec<u8>>,
@@ -106,6 +108,7 @@ fn make(interp: &mut Interp, name: &str, attrs: SetRef) -> R<Value> {
             env: BTreeMap::new(),
         },
         ctx: Ctx::EMPTY,
+        ignore_nulls,
         json: structured.then(|| b"{".to_vec()),
         outputs: std::iter::once("out".to_owned()).collect(),
         output_hash: None,
@@ -114,20 +117,27 @@ fn make(interp: &mut Interp, name: &str, attrs: SetRef) -> R<Value> {
         content_addressed: false,
         impure: false,
     };
-    let flat = interp.heap.flat(attrs);
-    for (key, value, pos) in flat.sorted(&interp.heap, &interp.symbols) {
+    let items = Items::sorted(interp.heap.flat(attrs), interp);
+    let job = AttrJob {
+        ignore_nulls,
+        structured,
+    };
+    interp.each_item(items, Job::Attr(job), |interp, i, early| {
+        let (Some(key), value, pos) = items.get(i) else {
+            return Ok(());
+        };
         if key == sym::ignore_nulls {
-            continue;
+            return Ok(());
         }
-        let result = maker.attr(interp, key, value, pos, ignore_nulls);
+        let result = early.and_then(|early| maker.attr(interp, key, value, pos, early));
         result.map_err(|e| {
             let key = crate::syntax::show::identifier(interp.symbols.name(key));
             e.frame(
                 pos,
                 format!("while evaluating attribute '{key}' of derivation '{name}'"),
             )
-        })?;
-    }
+        })
+    })?;
     maker.finish(interp, name)
 }
 
@@ -143,6 +153,38 @@ fn flag(interp: &mut Interp, attrs: SetRef, name: Symbol, what: &'static str) ->
     }
 }
 
+/// Evaluates an attribute before its turn, as [`Maker::attr`] will.
+#[derive(Clone, Copy)]
+pub(crate) struct AttrJob {
+    ignore_nulls: bool,
+    structured: bool,
+}
+
+impl AttrJob {
+    /// Whether an attribute's value is text or JSON; others are looked at in ways of their own.
+    pub(crate) fn may_start(self, name: Option<Symbol>) -> bool {
+        !matches!(
+            name,
+            None | Some(
+                sym::ignore_nulls | sym::structured_attrs | sym::content_addressed | sym::impure | sym::args
+            )
+        )
+    }
+
+    pub(crate) fn run(self, interp: &mut Interp, value: Value) -> R<Outcome> {
+        if self.ignore_nulls && interp.force(value)? == Value::NULL {
+            return Ok(Outcome::Skipped);
+        }
+        let mut ctx = Ctx::EMPTY;
+        let text = if self.structured {
+            interp.write_json(value, true, true, &mut ctx, Pos::NONE)?.into()
+        } else {
+            interp.coerce(value, &mut ctx, Coerce::ENV, Pos::NONE, "")?
+        };
+        Ok(Outcome::Text(text, ctx))
+    }
+}
+
 impl Maker {
     fn attr(
         &mut self,
@@ -150,9 +192,11 @@ impl Maker {
         key: Symbol,
         value: Value,
         pos: Pos,
-        ignore_nulls: bool,
+        early: Option<Outcome>,
     ) -> R<()> {
-        if ignore_nulls && interp.force(value)? == Value::NULL {
+        if matches!(early, Some(Outcome::Skipped))
+            || (self.ignore_nulls && interp.force(value)? == Value::NULL)
+        {
             return Ok(());
         }
         match key {
@@ -173,23 +217,38 @@ impl Maker {
                 )
             }
             sym::args => {
-                for item in interp.expect_list(value, Pos::NONE, "")? {
-                    let what = "while evaluating an element of the argument list";
-                    let text = interp.coerce(*item, &mut self.ctx, Coerce::ENV, Pos::NONE, what)?;
+                let list = interp.expect_list(value, Pos::NONE, "")?;
+                let what = (Pos::NONE, "while evaluating an element of the argument list");
+                let job = Job::Coerce(Coerce::ENV, what.0, what.1);
+                interp.each_item(Items::list(list), job, |interp, i, early| {
+                    let text = interp.coerce_item(list[i], &mut self.ctx, Coerce::ENV, what, early)?;
                     self.drv.args.push(text.into_owned());
-                }
-                Ok(())
+                    Ok(())
+                })
             }
-            _ if self.json.is_some() => self.structured(interp, key, value, pos),
-            _ => self.plain(interp, key, value),
+            _ if self.json.is_some() => self.structured(interp, key, value, pos, early),
+            _ => self.plain(interp, key, value, early),
         }
     }
 
-    fn structured(&mut self, interp: &mut Interp, key: Symbol, value: Value, pos: Pos) -> R<()> {
+    fn structured(
+        &mut self,
+        interp: &mut Interp,
+        key: Symbol,
+        value: Value,
+        pos: Pos,
+        early: Option<Outcome>,
+    ) -> R<()> {
         if key == sym::structured_attrs {
             return Ok(());
         }
-        let text = interp.write_json(value, true, true, &mut self.ctx, Pos::NONE)?;
+        let text = match early {
+            Some(Outcome::Text(text, ctx)) => {
+                self.ctx = interp.union(self.ctx, ctx);
+                text.into_owned()
+            }
+            _ => interp.write_json(value, true, true, &mut self.ctx, Pos::NONE)?,
+        };
         if let Some(json) = &mut self.json {
             if json.len() > 1 {
                 json.push(b',');
@@ -239,9 +298,9 @@ impl Maker {
         Ok(())
     }
 
-    fn plain(&mut self, interp: &mut Interp, key: Symbol, value: Value) -> R<()> {
+    fn plain(&mut self, interp: &mut Interp, key: Symbol, value: Value, early: Option<Outcome>) -> R<()> {
         let text = interp
-            .coerce(value, &mut self.ctx, Coerce::ENV, Pos::NONE, "")?
+            .coerce_item(value, &mut self.ctx, Coerce::ENV, (Pos::NONE, ""), Ok(early))?
             .into_owned();
         match key {
             sym::json => {

@@ -100,8 +100,7 @@ fn check_name(name: &str, url: &str, who: &str, named: bool, set: bool) -> R<()>
 }
 
 fn fetched(interp: &mut Interp, request: &FetchRequest) -> R<Fetched> {
-    let io = std::rc::Rc::clone(&interp.io);
-    io.fetch(request).map_err(|e| Interp::io_error(&e))
+    interp.fetch(request)
 }
 
 fn store_string(interp: &mut Interp, fetched: &Fetched) -> Value {

@@ -46,8 +46,7 @@ pub(super) fn store_path(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Va
         );
     };
     let elem = ContextElem::Opaque(io.store_dir().print(&stored).into_bytes().into());
-    io.realise(std::slice::from_ref(&elem))
-        .map_err(|e| Interp::io_error(&e))?;
+    interp.realise_elems(std::slice::from_ref(&elem))?;
     let elem = interp.contexts.single(elem);
     let ctx = interp.union(ctx, elem);
     Ok(interp.heap.string_ctx(&path, ctx))

@@ -20,6 +20,7 @@ mod table;
 mod types;
 mod versions;
 
+pub(crate) use derivation::AttrJob;
 pub(crate) use math::{divide, multiply, subtract};
 
 use crate::error::R;

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | suspended thunk | `ThunkCode` | captured values |
 //! | apply thunk | number of arguments | function, arguments |
+//! | pending thunk | its fiber | as before |
 //! | done thunk | - | the value |
 //! | list | length | items |
 //! | string, path | length in bytes | context (if flagged), bytes |

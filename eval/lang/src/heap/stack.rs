@@ -28,17 +28,20 @@ impl Stack {
         let Ok(layout) = Layout::array::<Value>(capacity.max(1)) else {
             handle_alloc_error(Layout::new::<Value>())
         };
+        Self::try_new(capacity).unwrap_or_else(|| handle_alloc_error(layout))
+    }
+
+    /// A stack of `capacity` values; `None` when the system has no room for it.
+    pub(crate) fn try_new(capacity: usize) -> Option<Self> {
+        let layout = Layout::array::<Value>(capacity.max(1)).ok()?;
         // SAFETY: the layout is not empty.
         let base = unsafe { alloc_zeroed(layout) }.cast::<Value>();
-        if base.is_null() {
-            handle_alloc_error(layout);
-        }
-        Self {
+        (!base.is_null()).then_some(Self {
             base,
             layout,
             top: 0,
             capacity: capacity.max(1),
-        }
+        })
     }
 
     /// Where the next frame will start.

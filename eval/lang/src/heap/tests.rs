@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::arena::Heap;
 use super::attrs::Attr;
 use super::context::{ContextElem, ContextTable, Ctx};
+use super::thunk::FiberId;
 use super::value::{Type, Value};
 use crate::pos::Pos;
 use crate::symbol::{Symbol, SymbolTable};
@@ -62,13 +63,13 @@ fn a_thunk_is_computed_once_or_given_back() {
     let heap = Heap::new();
     let value = heap.apply(Value::NULL, &[Value::TRUE]);
     let thunk = value.as_thunk().expect("a thunk");
-    let (claim, _) = thunk.claim().expect("unclaimed");
-    assert!(thunk.claim().is_none() && thunk.is_pending());
+    let (claim, _) = thunk.claim(FiberId(1)).expect("unclaimed");
+    assert!(thunk.claim(FiberId(2)).is_none() && thunk.pending_in() == Some(FiberId(1)));
     thunk.give_back(claim);
-    let (claim, _) = thunk.claim().expect("given back");
+    let (claim, _) = thunk.claim(FiberId(1)).expect("given back");
     thunk.finish(claim, Value::FALSE);
     assert_eq!(thunk.done(), Some(Value::FALSE));
-    assert!(thunk.claim().is_none());
+    assert!(thunk.claim(FiberId(1)).is_none());
 }
 
 fn attrs(heap: &Heap, map: &BTreeMap<u32, i64>) -> Value {

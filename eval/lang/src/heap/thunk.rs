@@ -1,9 +1,9 @@
 //! Thunks: computations that run at most once.
 //!
-//! Protocol. The header is the state: suspended (code, captures) or apply (function, arguments), then pending, then done
-//! (value). Whoever moves it to pending by compare-and-swap runs the code and either publishes the value (release store) or,
-//! on an error, puts the old header back, so that the next force repeats the error. A pending thunk met by its own thread
-//! is infinite recursion. Reading a done thunk is one acquire load.
+//! Protocol. The header is the state: suspended (code, captures) or apply (function, arguments), then pending (its fiber),
+//! then done (value). Whoever moves it to pending by compare-and-swap runs the code and either publishes the value (release
+//! store) or, on an error, puts the old header back, so that the next force repeats the error. A pending thunk met by its
+//! own fiber is infinite recursion; another fiber waits for it. Reading a done thunk is one acquire load.
 #![allow(
     unsafe_code,
     reason = "reads code pointers from headers and overwrites the first data word when done"
@@ -17,8 +17,12 @@ use super::value::Value;
 use crate::code::ThunkCode;
 
 /// A thunk in any state.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Thunk(pub(super) Obj);
+
+/// A line of evaluation: 0 is the one that the caller waits for. Counts up, never reused; 48 bits are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FiberId(pub(crate) u64);
 
 /// What a claimed thunk is to compute.
 #[derive(Clone, Copy)]
@@ -63,14 +67,15 @@ impl Thunk {
         unsafe { AtomicU64::from_ptr(self.0.data(0)) }
     }
 
-    /// Whether somebody is computing it.
-    pub(crate) fn is_pending(self) -> bool {
-        self.0.header().kind() == Kind::Pending
+    /// The fiber that is computing it.
+    pub(crate) fn pending_in(self) -> Option<FiberId> {
+        let header = self.0.header();
+        (header.kind() == Kind::Pending).then(|| FiberId(header.payload()))
     }
 
-    /// Takes the thunk to compute it; `None` when it is pending.
+    /// Takes the thunk to compute it in a fiber; `None` when it is pending.
     #[inline]
-    pub(crate) fn claim(self) -> Option<(Claim, Work)> {
+    pub(crate) fn claim(self, fiber: FiberId) -> Option<(Claim, Work)> {
         let cell = self.0.header_cell();
         let old = Header(cell.load(Ordering::Relaxed));
         let work = match old.kind() {
@@ -83,7 +88,7 @@ impl Thunk {
             }
             _ => return None,
         };
-        let pending = Header::new(Kind::Pending, old.payload());
+        let pending = Header::new(Kind::Pending, fiber.0);
         cell.compare_exchange(old.0, pending.0, Ordering::AcqRel, Ordering::Relaxed)
             .ok()?;
         Some((Claim(old), work))

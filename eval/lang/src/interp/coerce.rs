@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Interp;
+use super::fibers::wide::{Items, Job, Outcome};
 use crate::error::{Context, ErrorKind, EvalError, R};
 use crate::heap::context::Ctx;
 use crate::heap::value::{Type, Value};
@@ -116,17 +117,38 @@ impl Interp {
         pos: Pos,
         what: &'static str,
     ) -> R<Cow<'static, [u8]>> {
-        let items = value.as_list().unwrap_or_default();
+        let list = value.as_list().unwrap_or_default();
+        let items = Items::list(list);
         let mut out = Vec::new();
-        for (i, item) in items.iter().enumerate() {
-            let text = self.coerce(*item, ctx, how, pos, "while evaluating one element of the list");
+        let of_item = "while evaluating one element of the list";
+        self.each_item(items, Job::Coerce(how, pos, of_item), |s, i, early| {
+            let text = s.coerce_item(list[i], ctx, how, (pos, of_item), early);
             out.extend_from_slice(&text.context(pos, what)?);
-            let empty_list = self.force(*item)?.as_list().is_some_and(<[Value]>::is_empty);
-            if i + 1 < items.len() && !empty_list {
+            let empty_list = s.force(list[i])?.as_list().is_some_and(<[Value]>::is_empty);
+            if i + 1 < list.len() && !empty_list {
                 out.push(b' ');
             }
-        }
+            Ok(())
+        })?;
         Ok(Cow::Owned(out))
+    }
+
+    /// The text of an item, which may have been made early.
+    pub(crate) fn coerce_item(
+        &mut self,
+        item: Value,
+        ctx: &mut Ctx,
+        how: Coerce,
+        (pos, what): (Pos, &'static str),
+        early: R<Option<Outcome>>,
+    ) -> R<Cow<'static, [u8]>> {
+        match early? {
+            Some(Outcome::Text(text, more)) => {
+                *ctx = self.union(*ctx, more);
+                Ok(text)
+            }
+            _ => self.coerce(item, ctx, how, pos, what),
+        }
     }
 
     fn cannot_coerce(&self, value: Value, pos: Pos, what: &'static str) -> Box<EvalError> {

@@ -42,9 +42,9 @@ impl Interp {
     }
 
     #[inline(never)]
-    fn force_thunk(&mut self, thunk: Thunk, pos: Pos) -> R<Value> {
-        let Some((claim, work)) = thunk.claim() else {
-            return Err(Self::infinite_recursion(pos));
+    pub(super) fn force_thunk(&mut self, thunk: Thunk, pos: Pos) -> R<Value> {
+        let Some((claim, work)) = thunk.claim(self.fibers.running()) else {
+            return self.await_thunk(thunk, pos);
         };
         let top = self.stack.top();
         let result = match work {
@@ -61,6 +61,7 @@ impl Interp {
                 Ok(value)
             }
             Err(error) => {
+                self.tell_failed(thunk, &error);
                 thunk.give_back(claim);
                 Err(error)
             }
@@ -69,7 +70,7 @@ impl Interp {
 
     #[cold]
     #[inline(never)]
-    fn infinite_recursion(pos: Pos) -> Box<EvalError> {
+    pub(super) fn infinite_recursion(pos: Pos) -> Box<EvalError> {
         EvalError::new(ErrorKind::InfiniteRecursion, "infinite recursion encountered").at(pos)
     }
 

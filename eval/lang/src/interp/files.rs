@@ -138,7 +138,7 @@ impl Interp {
             );
             return fail(ErrorKind::Build, text);
         }
-        self.io.realise(&elems).map_err(|e| Self::io_error(&e))
+        self.realise_elems(&elems)
     }
 
     /// Copies a path to the store; `ctx` gains the store path.

@@ -2,7 +2,7 @@
 //!
 //! Code recurses on the native stack, which the caller makes large ([`crate::Evaluation`]); every entry of [`Interp::run`]
 //! compares the stack pointer with a floor, so that running out is an error. Calls in tail position reuse the native frame
-//! but count as nested, as in Nix.
+//! but count as nested, as in Nix. What has to wait for a build or a fetch parks, and others go on: see [`fibers`].
 
 mod attrs;
 mod call;
@@ -11,6 +11,7 @@ mod corepkgs;
 mod equality;
 mod eval;
 mod expect;
+pub(crate) mod fibers;
 mod files;
 mod import;
 mod operators;
@@ -50,6 +51,10 @@ pub(crate) struct Interp {
     /// Whether errors get a frame for every call (`show_trace`).
     trace_calls: bool,
     stack_floor: usize,
+    /// Loops that the running fiber is inside of.
+    wide: Vec<fibers::wide::Wide>,
+    fibers: fibers::Fibers,
+    _shared: fibers::switch::Shared,
     pub(crate) globals: Globals,
     scopes: Scopes,
     pub(crate) caches: Caches,
@@ -105,6 +110,9 @@ impl Interp {
             max_depth,
             trace_calls,
             stack_floor: 0,
+            wide: Vec::new(),
+            fibers: fibers::Fibers::default(),
+            _shared: std::marker::PhantomPinned,
             globals: Globals::default(),
             scopes: Scopes::default(),
             caches: Caches::default(),

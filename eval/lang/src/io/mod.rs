@@ -1,8 +1,8 @@
 //! The only door to the world: [`EvalIo`].
 //!
 //! Everything an evaluation reads or does outside itself is a call of this trait, so that it can be logged, restricted,
-//! answered from memory or parked. Calls may block; `realise` and `fetch` may block for long, and only the evaluation that
-//! made them.
+//! answered from memory or parked. Calls may block. `realise` and `fetch` may block for long: a world that can answer them
+//! later implements `start_realise`, `start_fetch` and `wait_any`, and then only what needs the answer waits for it.
 
 mod fs;
 mod memory;
@@ -137,6 +137,21 @@ pub enum Notice {
     Warning(String),
 }
 
+/// The answer to a question that may take long.
+pub enum Started<T> {
+    /// It is there, or cannot be had.
+    Done(Result<T, IoError>),
+    /// It is on its way.
+    Pending(Box<dyn Pending<T>>),
+}
+
+/// An answer on its way. Dropping it says that nobody wants it any more.
+pub trait Pending<T> {
+    /// The answer, once it is there; then it is not asked again. Never blocks: it is asked after every
+    /// [`EvalIo::wait_any`], and now and then between.
+    fn poll(&mut self) -> Option<Result<T, IoError>>;
+}
+
 /// The world, as an evaluation sees it.
 ///
 /// Paths are absolute and canonical. A path below the store directory may be one that `realise` or `fetch` made.
@@ -225,6 +240,21 @@ pub trait EvalIo {
     /// # Errors
     /// When it cannot be had or has the wrong hash.
     fn fetch(&self, request: &FetchRequest) -> Result<Fetched, IoError>;
+
+    /// Starts [`EvalIo::realise`]. The evaluation goes on with what does not need the answer, and may start more: all that
+    /// is on its way at one time is wanted at that time.
+    fn start_realise(&self, context: &[ContextElem]) -> Started<Vec<(String, String)>> {
+        Started::Done(self.realise(context))
+    }
+
+    /// Starts [`EvalIo::fetch`], as [`EvalIo::start_realise`] does with builds.
+    fn start_fetch(&self, request: &FetchRequest) -> Started<Fetched> {
+        Started::Done(self.fetch(request))
+    }
+
+    /// Blocks until an answer has come since the last call, or one that had come before was not asked for yet. May
+    /// return early. Called only while something is on its way and nothing else is left to do.
+    fn wait_any(&self) {}
 
     /// A path for a search path entry that is a URL or of a special scheme; `None` when it is neither.
     ///

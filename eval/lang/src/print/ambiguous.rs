@@ -50,7 +50,7 @@ impl Printer<'_> {
             Some(thunk) => match thunk.done() {
                 Some(value) => value,
                 None => {
-                    self.text(if thunk.is_pending() {
+                    self.text(if self.interp.is_being_computed(thunk) {
                         "«potential infinite recursion»"
                     } else {
                         "<CODE>"

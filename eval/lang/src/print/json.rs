@@ -4,6 +4,7 @@ use crate::error::{Context, ErrorKind, EvalError, R};
 use crate::heap::context::Ctx;
 use crate::heap::value::{Type, Value};
 use crate::interp::Interp;
+use crate::interp::fibers::wide::{Items, Job, Outcome};
 use crate::pos::Pos;
 use crate::pure::{float_format, json};
 
@@ -68,37 +69,60 @@ impl Interp {
             return self.json(peeled.value, w, copy && !peeled.through_to_string, pos);
         };
         w.text("{");
-        let flat = self.heap.flat(set);
-        for (i, (name, value, at)) in flat.sorted(&self.heap, &self.symbols).enumerate() {
+        let items = Items::sorted(self.heap.flat(set), self);
+        let strict = w.strict;
+        self.each_item(items, Job::Json { strict, copy, pos }, |s, i, early| {
+            let (name, value, at) = items.get(i);
             if i > 0 {
                 w.text(",");
             }
-            let name = self.symbols.name(name);
+            let name = name.map(|n| s.symbols.name(n)).unwrap_or_default();
             w.string(name)?;
             w.text(":");
-            let result = self.json(value, w, copy, at);
+            let result = s.json_item(value, w, copy, at, early);
             result.context_with(at, || {
                 format!(
                     "while evaluating attribute '{}'",
                     crate::syntax::show::identifier(name)
                 )
-            })?;
-        }
+            })
+        })?;
         w.text("}");
         Ok(())
     }
 
     fn json_list(&mut self, value: Value, w: &mut Writer<'_>, copy: bool, pos: Pos) -> R<()> {
         w.text("[");
-        for (i, item) in value.as_list().unwrap_or_default().iter().enumerate() {
+        let items = Items::list(value.as_list().unwrap_or_default());
+        let strict = w.strict;
+        self.each_item(items, Job::Json { strict, copy, pos }, |s, i, early| {
             if i > 0 {
                 w.text(",");
             }
-            let result = self.json(*item, w, copy, pos);
-            result.context_with(pos, || format!("while evaluating list element at index {i}"))?;
-        }
+            let result = s.json_item(items.get(i).1, w, copy, pos, early);
+            result.context_with(pos, || format!("while evaluating list element at index {i}"))
+        })?;
         w.text("]");
         Ok(())
+    }
+
+    /// An item, which may have been written early. Only what is not evaluated yet is.
+    fn json_item(
+        &mut self,
+        value: Value,
+        w: &mut Writer<'_>,
+        copy: bool,
+        pos: Pos,
+        early: R<Option<Outcome>>,
+    ) -> R<()> {
+        match early? {
+            Some(Outcome::Text(text, ctx)) => {
+                *w.ctx = self.union(*w.ctx, ctx);
+                w.out.extend_from_slice(&text);
+                Ok(())
+            }
+            _ => self.json(value, w, copy, pos),
+        }
     }
 }
 

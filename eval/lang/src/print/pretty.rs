@@ -82,7 +82,7 @@ impl Printer<'_> {
             Some(thunk) => match thunk.done() {
                 Some(value) => value,
                 None => {
-                    return self.text(if thunk.is_pending() {
+                    return self.text(if self.interp.is_being_computed(thunk) {
                         "«potential infinite recursion»"
                     } else {
                         "«thunk»"
