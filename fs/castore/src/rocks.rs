@@ -118,7 +118,13 @@ impl RocksDatabase {
     /// Writes a batch, all or nothing; it is on disk when this returns.
     pub async fn commit(&self, batch: Batch) -> Result<(), WriteError> {
         let shared = Arc::clone(&self.shared);
-        Ok(blocking::run(move || shared.commit(batch)).await?)
+        Ok(blocking::run(move || shared.write(batch, true)).await?)
+    }
+
+    /// Writes a batch, all or nothing; seen at once, on disk when the next [`Self::commit`] returns.
+    pub async fn put(&self, batch: Batch) -> Result<(), WriteError> {
+        let shared = Arc::clone(&self.shared);
+        Ok(blocking::run(move || shared.write(batch, false)).await?)
     }
 
     /// Where temporary files go: same file system, emptied at the next open.
@@ -411,7 +417,8 @@ impl Shared {
         Ok(())
     }
 
-    fn commit(&self, batch: Batch) -> Result<(), BackendError> {
+    /// Writes to the log, which is one for all tables: a synced write takes all earlier ones to the disk.
+    fn write(&self, batch: Batch, sync: bool) -> Result<(), BackendError> {
         let mut rocks_batch = WriteBatch::default();
         for (table, key, value) in batch.into_changes() {
             let family = self.family(table)?;
@@ -422,7 +429,7 @@ impl Shared {
         }
         self.check_writable(rocks_batch.size_in_bytes() as u64)?;
         let mut options = WriteOptions::default();
-        options.set_sync(true);
+        options.set_sync(sync);
         self.db
             .write_opt(rocks_batch, &options)
             .map_err(|error| self.error("cannot commit to the database", error))

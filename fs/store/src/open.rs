@@ -11,13 +11,15 @@ use igloo_status::Code;
 use nix_compat::store_path::StoreDir;
 
 #[cfg(feature = "rocksdb")]
+use crate::facts::{FACT_TABLES, RocksFactStore};
+#[cfg(feature = "rocksdb")]
 use crate::path_info::{PATH_INFOS_TABLE, RocksPathInfoStore};
 use crate::store::Store;
 use crate::url::StoreUrl;
 
-/// Tables of the embedded database beside those for content. Realisations have theirs from the first format on.
+/// Tables of the embedded database beside those for content.
 #[cfg(feature = "rocksdb")]
-const TABLES: &[&str] = &[PATH_INFOS_TABLE, "realisations"];
+const TABLES: &[&str] = &[PATH_INFOS_TABLE, FACT_TABLES[0], FACT_TABLES[1]];
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -66,10 +68,12 @@ fn open_rocks(dir: &Path, options: &OpenOptions) -> Result<Store, OpenStoreError
         Access::Read => RocksDatabase::open_read_only(dir, &rocks_options)?,
     };
     let castore = database.castore(Arc::default());
+    let facts = RocksFactStore::new(database.clone());
     let path_infos = RocksPathInfoStore::new(database).ok_or(OpenStoreError::NoTable)?;
     Ok(Store {
         castore,
         path_infos: Arc::new(path_infos),
+        facts: Arc::new(facts),
         dir: options.dir.clone(),
     })
 }

@@ -11,6 +11,7 @@ use igloo_castore::store::Castore;
 use igloo_status::Code;
 use nix_compat::store_path::{StoreDir, StorePath};
 
+use crate::facts::{FactStore, MemoryFactStore};
 use crate::nar::{self, DumpError, NarDigest};
 use crate::path_info::{MemoryPathInfoStore, PathInfo, PathInfoStore, ReadPathInfoError, RegisterError};
 
@@ -21,6 +22,8 @@ pub struct Store {
     pub castore: Castore,
     /// Records of store paths.
     pub path_infos: Arc<dyn PathInfoStore>,
+    /// What else is known of paths and derivations.
+    pub facts: Arc<dyn FactStore>,
     /// The directory paths are printed with and computed for.
     pub dir: StoreDir,
 }
@@ -31,6 +34,7 @@ impl Store {
         Self {
             castore: memory::castore("memory"),
             path_infos: Arc::new(MemoryPathInfoStore::new()),
+            facts: Arc::new(MemoryFactStore::new()),
             dir,
         }
     }

@@ -37,6 +37,8 @@ pub async fn open(url: &str, dir: StoreDir, cache: Arc<ContentCache>) -> Result<
     Ok(Store {
         castore: castore::over(&connection, cache),
         path_infos: Arc::new(GrpcPathInfoStore::new(&connection)),
+        // the wire has no place for them: this process remembers what it finds out
+        facts: Arc::new(igloo_store::facts::MemoryFactStore::new()),
         dir,
     })
 }
