@@ -232,8 +232,11 @@ impl Substituters {
         }
     }
 
-    /// Fetches one path, from its candidate or from whoever else offers the same; not registered yet.
-    async fn fetch(
+    /// Fetches one path, from its candidate or from whoever else offers the same; neither durable nor registered yet.
+    ///
+    /// # Errors
+    /// Nobody who offers it could give it.
+    pub async fn fetch(
         &self,
         path: &StorePath,
         candidate: Candidate,
