@@ -2,6 +2,7 @@
 //!
 //! Map
 //! - [`job`]: what a front end asks for and hears;
+//! - [`local`]: the coordinator of this process;
 //! - [`source`]: where derivations are read from;
 //! - [`plan`]: which of them must be built, found lazily from the wanted outputs down;
 //! - [`request`]: one derivation as a build request, by Nix's rules;
@@ -14,6 +15,7 @@
 //! - a failure of the machine ([`igloo_build::BuildError`]) is never recorded against a derivation.
 
 pub mod job;
+pub mod local;
 pub mod outputs;
 pub mod plan;
 pub mod realise;
@@ -21,6 +23,8 @@ pub mod request;
 pub mod source;
 
 pub use job::{Coordinator, Job, JobError, JobOptions, JobReport, Update};
+pub use local::LocalCoordinator;
+pub use local::config::{LocalConfig, NamedBuilder};
 pub use outputs::{FinishedOutputs, OutputError};
 pub use plan::{Plan, PlanError};
 pub use realise::{Realise, RealiseError, RealiseEvent};

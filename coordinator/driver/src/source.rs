@@ -6,24 +6,51 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use igloo_castore::node::Node;
 use igloo_status::Code;
+use igloo_store::Store;
 use nix_compat::derivation::{
     Derivation, NotDerivationError, ParseDerivationError, TEXT_SIZE_MAX, derivation_name,
 };
 use nix_compat::store_path::{ComputePathError, ParseStorePathError, StoreDir, StorePath};
 use tokio::io::AsyncReadExt as _;
 
-/// Reads derivations from folders in which they lie under their store paths' base names, as in `/nix/store`.
+/// Reads derivations from a store, then from folders in which they lie under their store paths' base names, as in
+/// `/nix/store`.
 #[derive(Clone, Debug)]
 pub struct DerivationSource {
     dir: StoreDir,
+    store: Option<Store>,
     folders: Vec<PathBuf>,
+}
+
+/// Where a derivation was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// In the store: all it refers to is there as well.
+    Store,
+    /// In a folder; its sources may lie beside it.
+    Folder,
 }
 
 impl DerivationSource {
     /// A source for derivations of the store `dir`, looked for in `folders` in this order.
     pub fn new(dir: StoreDir, folders: Vec<PathBuf>) -> Self {
-        Self { dir, folders }
+        Self {
+            dir,
+            store: None,
+            folders,
+        }
+    }
+
+    /// A source for derivations that are in `store`, or lie in `folders`.
+    pub fn in_store(store: Store, folders: Vec<PathBuf>) -> Self {
+        Self {
+            dir: store.dir.clone(),
+            store: Some(store),
+            folders,
+        }
     }
 
     /// The store path a `.drv` file's name stands for.
@@ -43,10 +70,24 @@ impl DerivationSource {
     /// Reads the derivation of that store path.
     ///
     /// # Errors
-    /// `Missing` when no folder has it, `Mismatch` when its text is not what the path names.
+    /// `Missing` when neither the store nor a folder has it, `Mismatch` when its text is not what the path names.
     pub async fn read(&self, path: &StorePath) -> Result<Derivation, ReadDerivationError> {
+        Ok(self.find(path).await?.0)
+    }
+
+    /// The same, and where it was.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    pub async fn find(&self, path: &StorePath) -> Result<(Derivation, Found), ReadDerivationError> {
         let name = derivation_name(path)?;
-        let (file, text) = self.text(path).await?;
+        let (file, text, found) = match self.stored(path).await? {
+            Some(text) => (PathBuf::from(self.dir.print(path)), text, Found::Store),
+            None => {
+                let (file, text) = self.text(path).await?;
+                (file, Bytes::from(text), Found::Folder)
+            }
+        };
         let derivation =
             Derivation::parse(&self.dir, &name, &text).map_err(|source| ReadDerivationError::Parse {
                 file: file.clone(),
@@ -59,7 +100,26 @@ impl DerivationSource {
                 computed: self.dir.print(&computed),
             });
         }
-        Ok(derivation)
+        Ok((derivation, found))
+    }
+
+    async fn stored(&self, path: &StorePath) -> Result<Option<Bytes>, ReadDerivationError> {
+        let Some(store) = &self.store else {
+            return Ok(None);
+        };
+        let info = store.path_infos.get(path).await;
+        let info = info.map_err(|error| ReadDerivationError::store(path, error.code(), error))?;
+        let Some(Node::File { digest, .. }) = info.map(|info| info.node) else {
+            return Ok(None);
+        };
+        // one byte more, so that the parser sees it is too large
+        let text = store
+            .castore
+            .blobs
+            .read_range(&digest, 0, TEXT_SIZE_MAX + 1)
+            .await;
+        let text = text.map_err(|error| ReadDerivationError::store(path, error.code(), error))?;
+        Ok(Some(text))
     }
 
     /// The file or tree that lies beside the derivations under that store path's name, if any. What it holds is not
@@ -83,11 +143,9 @@ impl DerivationSource {
                 Err(source) => return Err(ReadDerivationError::Io { file, source }),
             }
         }
-        let folders: Vec<_> = self
-            .folders
-            .iter()
-            .map(|folder| folder.display().to_string())
-            .collect();
+        let store = self.store.as_ref().map(|_| "the store".to_owned());
+        let folders = self.folders.iter().map(|folder| folder.display().to_string());
+        let folders: Vec<_> = store.into_iter().chain(folders).collect();
         Err(ReadDerivationError::Missing {
             path: self.dir.print(path),
             folders: folders.join(", "),
@@ -135,6 +193,17 @@ pub enum ReadDerivationError {
         #[source]
         source: std::io::Error,
     },
+    /// The store has it, and cannot give it.
+    #[error("cannot read the derivation {path} from the store")]
+    Store {
+        /// The derivation.
+        path: StorePath,
+        /// The class of the cause.
+        code: Code,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// It is no derivation.
     #[error("{} is no derivation", file.display())]
     Parse {
@@ -161,12 +230,25 @@ pub enum ReadDerivationError {
 }
 
 impl ReadDerivationError {
+    fn store(
+        path: &StorePath,
+        code: Code,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Store {
+            path: path.clone(),
+            code,
+            source: source.into(),
+        }
+    }
+
     /// The class of the failure.
     pub fn code(&self) -> Code {
         match self {
             Self::Missing { .. } => Code::NotFound,
             Self::FileName { .. } => Code::InvalidArgument,
             Self::Io { source, .. } => Code::from_io(source),
+            Self::Store { code, .. } => *code,
             Self::Parse { source, .. } => source.code(),
             Self::Mismatch { .. } => Code::DataLoss,
             Self::Path(error) => error.code(),

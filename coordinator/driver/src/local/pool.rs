@@ -1,0 +1,67 @@
+//! Builders by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use igloo_coordinator::{BuilderId, BuilderOffer};
+
+use super::config::NamedBuilder;
+
+/// Builders that are there.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    builders: Mutex<BTreeMap<BuilderId, Arc<NamedBuilder>>>,
+}
+
+impl Pool {
+    /// A builder comes. Its id, and what it offers.
+    pub(crate) fn add(&self, builder: NamedBuilder) -> (BuilderId, BuilderOffer) {
+        let id = id_of(&builder.name);
+        let offer = BuilderOffer {
+            systems: builder.builder.systems().into_iter().collect(),
+            features: builder.features.clone(),
+            mandatory_features: builder.mandatory_features.clone(),
+            memory_mib: builder.memory_mib,
+            slots: builder.slots,
+            slots_for_evaluation: builder.slots_for_evaluation,
+            network: builder.network,
+            stores: BTreeSet::new(), // outputs come back through the process that holds the store
+        };
+        self.builders().insert(id, Arc::new(builder));
+        (id, offer)
+    }
+
+    /// A builder goes. Its id, when it was there.
+    pub(crate) fn remove(&self, name: &str) -> Option<BuilderId> {
+        let id = id_of(name);
+        self.builders().remove(&id).map(|_| id)
+    }
+
+    pub(crate) fn get(&self, id: BuilderId) -> Option<Arc<NamedBuilder>> {
+        self.builders().get(&id).cloned()
+    }
+
+    pub(crate) fn ids(&self) -> Vec<BuilderId> {
+        self.builders().keys().copied().collect()
+    }
+
+    /// A builder for this system, whether it is busy or not.
+    pub(crate) fn any_for(&self, system: &str) -> Option<Arc<NamedBuilder>> {
+        let builders = self.builders();
+        let mut fitting = builders
+            .values()
+            .filter(|builder| builder.builder.systems().iter().any(|other| other == system));
+        fitting.next().cloned()
+    }
+
+    fn builders(&self) -> MutexGuard<'_, BTreeMap<BuilderId, Arc<NamedBuilder>>> {
+        self.builders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same name has the same id, over restarts too.
+fn id_of(name: &str) -> BuilderId {
+    let digest = blake3::hash(name.as_bytes());
+    let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
+    BuilderId(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+}

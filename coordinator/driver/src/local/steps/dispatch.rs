@@ -1,0 +1,306 @@
+//! A build is given to a builder, watched, and its outputs are taken in and checked.
+//!
+//! Invariants
+//! - log bytes go to the log and to those interested, and to nobody else; a slow listener slows the build, nothing else;
+//! - a build that is stopped has left nothing behind when that is told.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use igloo_build::{BuildEvent, BuildIo, BuildOutcome, BuildReport};
+use igloo_coordinator::{BuildEnd, BuildFault, Dispatch, Event, LeaseId, MadeOutput};
+use igloo_store::output::OutputIngest;
+use nix_compat::derivation::{Derivation, DerivationKind, OutputName};
+use nix_compat::store_path::StorePath;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::commit::Finished;
+use crate::job::{FailureReport, JobOptions, Update};
+use crate::local::config::NamedBuilder;
+use crate::local::fault::{BuildFailure, Given};
+use crate::local::logs::LogWriter;
+use crate::local::provenance::request_digest;
+use crate::local::shared::{Shared, Stop};
+use crate::outputs;
+use crate::request::{InputClosure, PreparedBuild, RequestOptions, prepare};
+
+/// Events on their way from a builder.
+const EVENTS_MAX: usize = 64;
+
+/// A failure on its way to the machine, which says whether it is tried again.
+#[derive(Clone, Debug)]
+pub(crate) struct FailedRun {
+    pub drv: StorePath,
+    pub report: FailureReport,
+    pub is_cancelled: bool,
+}
+
+pub(super) fn begin(shared: &Arc<Shared>, order: Dispatch) {
+    let lease = order.lease;
+    let stopped = shared.transfers.run_began(lease, order.builder);
+    let step = Arc::clone(shared);
+    shared.spawn(async move {
+        let end = run(&step, &order, stopped).await;
+        step.transfers.run_ended(lease);
+        step.tell(Event::Ended { lease, end }).await;
+    });
+}
+
+pub(super) fn cancel(shared: &Arc<Shared>, lease: LeaseId) {
+    if shared.transfers.stop_run(lease) {
+        return; // its end is told when it has stopped
+    }
+    // one that ended a moment ago answers by itself; a repeated answer is ignored
+    let step = Arc::clone(shared);
+    shared.spawn(async move {
+        let end = BuildEnd::Failed(BuildFault::Cancelled);
+        step.tell(Event::Ended { lease, end }).await;
+    });
+}
+
+async fn run(shared: &Shared, order: &Dispatch, stopped: oneshot::Receiver<Stop>) -> BuildEnd {
+    let Some(builder) = shared.pool.get(order.builder) else {
+        let reason = "the builder is gone".to_owned();
+        return BuildEnd::Failed(BuildFault::Infrastructure { reason });
+    };
+    let build = async {
+        let drv = &order.drv;
+        shared.watch.must_build(drv);
+        let update = Update::BuildStarted {
+            drv: drv.clone(),
+            attempt: order.attempt,
+            builder: builder.name.clone(),
+            expected: shared.watch.drv(drv).and_then(|info| info.estimate),
+            for_evaluation: shared.watch.for_evaluation(drv),
+        };
+        shared.watch.started(drv, update).await;
+        attempt(shared, order, &builder).await
+    };
+    let result = tokio::select! {
+        result = build => result,
+        why = stopped => Err(stopped_run(shared, &order.drv, why.unwrap_or(Stop::Unwanted))),
+    };
+    match result {
+        Ok(finished) => {
+            let run = finished.stats.run;
+            if let Some(info) = shared.watch.drv(&order.drv) {
+                shared.built_in(&order.drv, &info.needs.system, run.max(Duration::from_millis(1)));
+            }
+            let outputs = made(&finished);
+            shared.transfers.put_finished(order.lease, finished);
+            BuildEnd::Built { outputs, run }
+        }
+        Err((fault, failed)) => {
+            shared.transfers.put_failed(order.lease, failed);
+            BuildEnd::Failed(fault)
+        }
+    }
+}
+
+type Failed = (BuildFault, FailedRun);
+
+fn stopped_run(shared: &Shared, drv: &StorePath, why: Stop) -> Failed {
+    let failure = BuildFailure::Cancelled;
+    let fault = match why {
+        Stop::Unwanted => BuildFault::Cancelled,
+        Stop::BuilderGone => BuildFault::Infrastructure {
+            reason: "the builder is gone".to_owned(),
+        },
+    };
+    let failed = FailedRun {
+        drv: drv.clone(),
+        report: failure.report(&shared.store().dir, drv, Vec::new()),
+        is_cancelled: why == Stop::Unwanted,
+    };
+    (fault, failed)
+}
+
+fn made(finished: &Finished) -> Vec<MadeOutput> {
+    let size_of = |path: &StorePath| {
+        let mut infos = finished.infos.iter();
+        infos
+            .find(|info| info.path == *path)
+            .map_or(0, |info| info.nar_size)
+    };
+    let outputs = finished.outputs.iter();
+    outputs
+        .map(|(name, path)| MadeOutput {
+            name: name.clone(),
+            path: path.clone(),
+            nar_size: size_of(path),
+        })
+        .collect()
+}
+
+/// One try: the build, and all that its failure needs to be told.
+async fn attempt(shared: &Shared, order: &Dispatch, builder: &NamedBuilder) -> Result<Finished, Failed> {
+    let options = shared.watch.options(&order.drv);
+    let memory_mib = order.memory_mib.max(options.memory_mib);
+    let mut given = Given {
+        is_fixed: false,
+        memory_mib: if memory_mib > 0 {
+            memory_mib
+        } else {
+            builder.build_memory_mib
+        },
+    };
+    let mut log = shared.logs.begin(&order.drv, order.lease.0);
+    let result = build(shared, order, builder, &options, memory_mib, &mut given, &mut log).await;
+    let tail = log.finish().await;
+    result.map_err(|failure| {
+        let failed = FailedRun {
+            drv: order.drv.clone(),
+            report: failure.report(&shared.store().dir, &order.drv, tail),
+            is_cancelled: false,
+        };
+        (failure.fault(given), failed)
+    })
+}
+
+async fn build(
+    shared: &Shared,
+    order: &Dispatch,
+    builder: &NamedBuilder,
+    options: &JobOptions,
+    memory_mib: u32,
+    given: &mut Given,
+    log: &mut LogWriter,
+) -> Result<Finished, BuildFailure> {
+    let started = Instant::now();
+    let prepared = prepare_build(shared, &order.drv, options, memory_mib).await?;
+    given.is_fixed = prepared.is_fixed();
+    let totals = shared
+        .totals
+        .of(&shared.store().castore, prepared.closure.values());
+    let watched = run_builder(shared, builder, &order.drv, &prepared.request, log);
+    let (totals, ended) = tokio::join!(totals, watched);
+    let (report, outputs) = ended?;
+    let finished = outputs::finish(
+        shared.store(),
+        &order.drv,
+        &prepared.derivation,
+        &prepared.request,
+        outputs,
+    )
+    .await?;
+    Ok(Finished {
+        infos: finished.infos,
+        outputs: finished.outputs,
+        is_floating: prepared.kind == DerivationKind::CaFloating,
+        request: request_digest(&prepared.request.request),
+        builder: builder.name.clone(),
+        stats: report.stats,
+        totals,
+        started,
+    })
+}
+
+/// All that a build needs to know.
+pub(crate) struct Prepared {
+    pub derivation: Arc<Derivation>,
+    pub kind: DerivationKind,
+    pub closure: InputClosure,
+    pub request: PreparedBuild,
+}
+
+impl Prepared {
+    fn is_fixed(&self) -> bool {
+        self.kind == DerivationKind::CaFixed
+    }
+}
+
+/// Reads a derivation whose inputs are there, and makes its request.
+pub(crate) async fn prepare_build(
+    shared: &Shared,
+    drv: &StorePath,
+    options: &JobOptions,
+    memory_mib: u32,
+) -> Result<Prepared, BuildFailure> {
+    let derivation = shared.derivation(drv).await?;
+    let mut roots: BTreeSet<StorePath> = derivation.input_srcs.clone();
+    for (input, names) in &derivation.input_drvs {
+        add_outputs(shared, input, names, &mut roots).await?;
+    }
+    let closure = shared.store().closure(roots).await?;
+    let environment = options.impure_environment.iter();
+    let request_options = RequestOptions {
+        cores: options.cores,
+        memory_mib,
+        limits: options.limits.clone(),
+        impure_environment: environment
+            .map(|(name, value)| (name.to_vec(), value.to_vec()))
+            .collect(),
+    };
+    let request = prepare(shared.store(), drv, &derivation, &closure, &request_options).await?;
+    let kind = derivation.kind().map_err(crate::request::RequestError::from)?;
+    Ok(Prepared {
+        derivation,
+        kind,
+        closure,
+        request,
+    })
+}
+
+/// The paths of an input derivation's outputs. All are known: what floats was resolved before.
+async fn add_outputs(
+    shared: &Shared,
+    input: &StorePath,
+    names: &BTreeSet<OutputName>,
+    roots: &mut BTreeSet<StorePath>,
+) -> Result<(), BuildFailure> {
+    let known = names.iter().map(|name| shared.watch.output(input, name));
+    if let Some(paths) = known.collect::<Option<Vec<_>>>() {
+        roots.extend(paths);
+        return Ok(());
+    }
+    let derivation = shared.derivation(input).await?;
+    let paths = crate::request::output_paths(&shared.store().dir, &derivation)?;
+    let wanted = paths.into_iter().filter(|(name, _)| names.contains(name));
+    roots.extend(wanted.map(|(_, path)| path));
+    Ok(())
+}
+
+/// Runs one request; what came out, when it succeeded.
+pub(crate) async fn run_builder(
+    shared: &Shared,
+    builder: &NamedBuilder,
+    drv: &StorePath,
+    prepared: &PreparedBuild,
+    log: &mut LogWriter,
+) -> Result<(BuildReport, Vec<igloo_store::output::IngestedOutput>), BuildFailure> {
+    let castore = &shared.store().castore;
+    let (ingest, collected) = OutputIngest::new(castore.clone(), prepared.request.needles.clone());
+    let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+    let io = BuildIo {
+        inputs: castore.clone(),
+        outputs: Box::new(ingest),
+        events: sender,
+    };
+    let build = builder.builder.build(prepared.request.clone(), io);
+    let (report, ()) = tokio::join!(build, watch(shared, drv, receiver, log));
+    let report = report?;
+    match report.outcome {
+        BuildOutcome::Success => Ok((report, collected.take())),
+        outcome => Err(BuildFailure::Outcome(outcome)),
+    }
+}
+
+/// Passes on what the builder reports.
+async fn watch(
+    shared: &Shared,
+    drv: &StorePath,
+    mut events: mpsc::Receiver<BuildEvent>,
+    log: &mut LogWriter,
+) {
+    while let Some(event) = events.recv().await {
+        if let BuildEvent::Log { bytes, .. } = &event {
+            log.write(bytes).await;
+        }
+        for feed in shared.watch.feeds(drv) {
+            let (drv, event) = (drv.clone(), event.clone());
+            feed.send(Update::Build { drv, event }).await;
+        }
+    }
+}
