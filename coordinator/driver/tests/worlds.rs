@@ -136,10 +136,15 @@ async fn a_failed_import_is_told_to_the_evaluation() {
                 tell(&io, drv).await;
             }
             let error = io.realiser.realise(wanted(&drvs[0])).await.unwrap_err();
-            let RealiseError::Build { derivation, reason } = error else {
+            let RealiseError::Build {
+                derivation,
+                reason,
+                exit,
+            } = error
+            else {
                 panic!("{error}")
             };
-            assert_eq!(derivation, drvs[0].path);
+            assert_eq!((derivation, exit), (drvs[0].path.clone(), 100));
             assert!(reason.contains("failed with exit code 7"), "{reason}");
             tell_goal(&io, "", &drvs[1]).await;
             Ok(EvaluateReport::default())

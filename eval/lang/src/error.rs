@@ -43,6 +43,10 @@ pub enum ErrorKind {
     Build,
     /// Something could not be fetched.
     Fetch,
+    /// Something fetched has another hash than it must have.
+    HashMismatch,
+    /// The store failed; the class is that of the cause.
+    Store(Code),
     /// The caller asked for something this evaluator does not have.
     Unsupported,
     /// The value is not wanted any more.
@@ -84,7 +88,12 @@ pub(crate) struct EvalError {
     pub(crate) frames: Vec<Frame>,
     /// Names close to the one not found.
     pub(crate) suggestions: Vec<String>,
+    /// Exit status of a command that fails with it.
+    pub(crate) exit: u8,
 }
+
+/// Exit status of a command that fails with an error, unless Nix has another one for it.
+pub(crate) const EXIT_FAILED: u8 = 1;
 
 /// Result of evaluating.
 pub(crate) type R<T> = Result<T, Box<EvalError>>;
@@ -100,6 +109,7 @@ impl EvalError {
             pos: Pos::NONE,
             frames: Vec::new(),
             suggestions: Vec::new(),
+            exit: EXIT_FAILED,
         })
     }
 
@@ -214,6 +224,8 @@ pub struct ErrorDetails {
     pub trace: Vec<TraceLine>,
     /// Names close to the one not found.
     pub suggestions: Vec<String>,
+    /// Exit status Nix has for it: 1, 102 for something fetched with a wrong hash, that of a failed build.
+    pub exit: u8,
 }
 
 impl Error {
@@ -226,6 +238,8 @@ impl Error {
             ErrorKind::Restricted => Code::PermissionDenied,
             ErrorKind::Build => Code::FailedPrecondition,
             ErrorKind::Fetch => Code::Unavailable,
+            ErrorKind::HashMismatch => Code::DataLoss,
+            ErrorKind::Store(code) => code,
             ErrorKind::Unsupported => Code::Unimplemented,
             ErrorKind::Cancelled => Code::Cancelled,
             ErrorKind::Abort | ErrorKind::Throw => Code::Aborted,

@@ -87,6 +87,7 @@ impl Evaluation {
                 location: None,
                 trace: Vec::new(),
                 suggestions: Vec::new(),
+                exit: crate::error::EXIT_FAILED,
             })
         })
     }

@@ -316,6 +316,87 @@ fn pure_evaluation_hides_the_world() {
     assert_eq!(home.message, "the path '~/x' can not be resolved in pure mode");
 }
 
+/// Recorded from Nix 2.34 with `--pure-eval`; each of these with a hash or a revision asks the world.
+#[test]
+fn pure_evaluation_fetches_no_unlocked_tree() {
+    let purely = |text: &str| {
+        let settings = Settings {
+            purity: crate::Purity::Pure,
+            features: crate::Features {
+                fetch_tree: true,
+                ..crate::Features::default()
+            },
+            ..settings()
+        };
+        eval_with(settings, Rc::new(world()), text).expect_err(text)
+    };
+    let tree = |rest: &str| format!("builtins.fetchTree {{ {rest} }}");
+    for (text, who, input) in [
+        (
+            tree(r#"type = "tarball"; url = "http://localhost/x.tar";"#),
+            "fetchTree",
+            "http://localhost/x.tar",
+        ),
+        (
+            tree(r#"type = "file"; url = "http://localhost/x";"#),
+            "fetchTree",
+            "http://localhost/x",
+        ),
+        (
+            tree(r#"type = "github"; owner = "a"; repo = "b"; ref = "main";"#),
+            "fetchTree",
+            "github:a/b/main",
+        ),
+        (
+            tree(r#"type = "path"; path = "/tmp";"#),
+            "fetchTree",
+            "path:/tmp",
+        ),
+        (
+            r#"builtins.fetchGit { url = "http://localhost/x"; ref = "a"; }"#.to_owned(),
+            "fetchGit",
+            "git+http://localhost/x?exportIgnore=1&ref=a",
+        ),
+        (
+            r#"builtins.fetchGit { url = "http://localhost/x"; shallow = true; exportIgnore = false; submodules = true; name = "foo"; }"#
+                .to_owned(),
+            "fetchGit",
+            "git+http://localhost/x?shallow=1&submodules=1",
+        ),
+        (
+            r#"builtins.fetchGit { url = "/tmp"; }"#.to_owned(),
+            "fetchGit",
+            "git+file:///tmp?exportIgnore=1",
+        ),
+    ] {
+        let error = purely(&text);
+        assert_eq!(
+            error.message,
+            format!("in pure evaluation mode, '{who}' doesn't fetch unlocked input '{input}'"),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        purely(r#"builtins.fetchMercurial { url = "http://localhost/x"; rev = "abc"; }"#).message,
+        "in pure evaluation mode, 'fetchMercurial' requires a Mercurial revision"
+    );
+    let revision = "0123456789abcdef0123456789abcdef01234567";
+    for locked in [
+        tree(
+            r#"type = "tarball"; url = "http://localhost/x"; narHash = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";"#,
+        ),
+        tree(&format!(
+            r#"type = "git"; url = "http://localhost/x"; rev = "{revision}";"#
+        )),
+    ] {
+        assert_eq!(
+            purely(&locked).message,
+            "fetching is not possible in memory",
+            "{locked}"
+        );
+    }
+}
+
 #[test]
 fn messages_go_through_the_world() {
     let io = Rc::new(world());

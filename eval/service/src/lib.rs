@@ -3,7 +3,7 @@
 //! The evaluator may be a thread of this process or another process behind gRPC (`protos/remote`); who asks cannot tell.
 //!
 //! Map
-//! - [`request`]: [`EvaluateRequest`];
+//! - [`request`]: the request, [`EvaluateRequest`];
 //! - [`event`]: what the caller hears while it runs;
 //! - [`evaluator`]: the trait [`Evaluator`], and why an evaluation fails.
 

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 
 use igloo_eval::io::IoError;
+use igloo_status::Code;
 
 /// An error and its causes in one line: the evaluator prints messages, not chains.
 pub(crate) fn chain(error: &dyn Error) -> String {
@@ -21,11 +22,16 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// The store, or what it says of `path`, failed.
-pub(crate) fn store_error(path: impl Into<String>, error: &(dyn Error + 'static)) -> IoError {
-    IoError::System {
-        path: path.into(),
-        source: io::Error::other(chain(error)),
+/// The store failed, or what it holds of `what`.
+pub(crate) fn store_error(
+    what: impl Into<String>,
+    code: Code,
+    source: impl Error + Send + Sync + 'static,
+) -> IoError {
+    IoError::Store {
+        what: what.into(),
+        code,
+        source: Box::new(source),
     }
 }
 

@@ -160,9 +160,7 @@ impl StoreIo {
             return Ok(());
         }
         let Ok(Some(path)) = file_path(url) else {
-            return Err(IoError::Fetch {
-                what: format!("access to URI '{url}' is forbidden in restricted mode"),
-            });
+            return Err(IoError::ForbiddenUri { uri: url.to_owned() });
         };
         self.access.read(&self.view.store.dir, &path)?;
         // wherever its symlinks lead
@@ -255,12 +253,10 @@ fn no_such_tree(kind: &str, url: Option<&str>) -> IoError {
 }
 
 fn mismatch(url: &str, wanted: &NixHash, found: &NixHash) -> IoError {
-    IoError::Mismatch {
-        what: format!(
-            "hash mismatch in file downloaded from '{url}':\n  specified: {}\n  got:       {}",
-            wanted.encode_with_algo(HashFormat::NixBase32),
-            found.encode_with_algo(HashFormat::NixBase32)
-        ),
+    IoError::HashMismatch {
+        url: url.to_owned(),
+        specified: wanted.encode_with_algo(HashFormat::NixBase32),
+        got: found.encode_with_algo(HashFormat::NixBase32),
     }
 }
 

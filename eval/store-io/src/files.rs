@@ -170,7 +170,7 @@ impl StoreIo {
             let mut entries = std::collections::BTreeMap::new();
             let mut infos = view.store.path_infos.list();
             while let Some(info) = infos.next().await {
-                let info = info.map_err(|error| store_error(text(path), &error))?;
+                let info = info.map_err(|error| store_error(text(path), error.code(), error))?;
                 entries.insert(info.path.to_string().into_bytes(), type_of(&info.node));
             }
             Ok::<_, IoError>(entries)

@@ -200,11 +200,13 @@ impl StoreIo {
             .view
             .runtime
             .wait(ingest)?
-            .map_err(|error| ingest_error(path, &error))?;
+            .map_err(|error| ingest_error(path, error))?;
         let facts = ingested.observer.finish();
         let tree = Tree {
             node: ingested.root,
-            nar: facts.map_err(|error| store_error(text(path), &error))?.digest,
+            nar: facts
+                .map_err(|error| store_error(text(path), error.code(), error))?
+                .digest,
         };
         let mut memo = self.imports.borrow_mut();
         memo.nars.insert(tree.node.clone(), tree.nar);
@@ -221,7 +223,7 @@ impl StoreIo {
             .view
             .runtime
             .wait(nar_digest(&self.view.store.castore, &node))?;
-        let nar = digest.map_err(|error| store_error("a tree of the store", &error))?;
+        let nar = digest.map_err(|error| store_error("a tree of the store", error.code(), error))?;
         self.imports.borrow_mut().nars.insert(node.clone(), nar);
         Ok(Tree { nar, node })
     }
@@ -256,7 +258,8 @@ impl StoreIo {
             let Some(Level { name, kept, .. }) = levels.pop() else {
                 continue;
             };
-            let directory = Directory::from_entries(kept).map_err(|error| store_error(text(path), &error))?;
+            let directory = Directory::from_entries(kept)
+                .map_err(|error| store_error(text(path), error.code(), error))?;
             let node = directory.node();
             made.push(directory);
             match (levels.last_mut(), name) {
@@ -264,7 +267,7 @@ impl StoreIo {
                 _ => {
                     let put = self.view.store.castore.directories.put(made);
                     let put = self.view.runtime.wait(put)?;
-                    put.map_err(|error| store_error(text(path), &error))?;
+                    put.map_err(|error| store_error(text(path), error.code(), error))?;
                     return Ok(node);
                 }
             }
@@ -301,7 +304,7 @@ impl StoreIo {
         };
         let hash = flat_hash(&self.view.store.castore, &node, HashAlgo::Sha256);
         let hash = self.view.runtime.wait(hash)?;
-        let hash = hash.map_err(|error| store_error(text(path), &error))?;
+        let hash = hash.map_err(|error| store_error(text(path), error.code(), error))?;
         let hash = hash.ok_or_else(|| not_found(path))?;
         let tree = self.hashed(node)?;
         self.add_tree(name, tree, ContentAddressMethod::Flat, hash)
@@ -408,19 +411,19 @@ pub(crate) fn address(method: ContentAddressMethod, hash: NixHash) -> Result<Con
     })
 }
 
-fn ingest_error(path: &[u8], error: &IngestPathError) -> IoError {
+fn ingest_error(path: &[u8], error: IngestPathError) -> IoError {
     match error {
         IngestPathError::Unsupported { path, .. } => IoError::Unsupported {
             what: format!("file '{path}' has an unsupported type"),
         },
         error if error.code() == Code::NotFound => not_found(path),
-        error => store_error(text(path), error),
+        error => store_error(text(path), error.code(), error),
     }
 }
 
 fn add_error(path: &[u8], error: AddError) -> IoError {
     match error {
         AddError::ReadFile { source, .. } => system_error(path, source),
-        error => store_error(text(path), &error),
+        error => store_error(text(path), error.code(), error),
     }
 }

@@ -66,6 +66,8 @@ pub enum RealiseError {
         derivation: StorePath,
         /// Why.
         reason: String,
+        /// Exit status Nix has for it: 100, 101 after a timeout, 102 where an output has a wrong hash.
+        exit: u8,
     },
     /// A path is in no store that is known.
     #[error("path '{path}' is in no store, and nothing is known that makes it")]
@@ -200,7 +202,7 @@ impl StoreIo {
                 Some(output) => output.path(&self.view.store.dir, &derivation.name, name),
                 None => Ok(None),
             };
-            let made = made.map_err(|error| store_error(self.print(path), &error))?;
+            let made = made.map_err(|error| store_error(self.print(path), error.code(), error))?;
             match made {
                 Some(made) if self.is_ours(&made)? => {
                     known.0.insert((path.clone(), name.clone()), made);
@@ -269,8 +271,13 @@ impl StoreIo {
             RealiseError::Missing { path } => IoError::InvalidPath {
                 path: self.print(path),
             },
-            RealiseError::Build { derivation, reason } => IoError::Build {
+            RealiseError::Build {
+                derivation,
+                reason,
+                exit,
+            } => IoError::BuildFailed {
                 what: format!("build of '{}' failed: {reason}", self.print(derivation)),
+                exit: *exit,
             },
             other => IoError::Build { what: chain(other) },
         }
@@ -309,8 +316,9 @@ impl StoreIo {
             let output = derivation.outputs.get(name)?;
             Some(output.path(&self.view.store.dir, &derivation.name, name))
         });
-        let wrong = |error: &(dyn std::error::Error + 'static)| store_error(self.print(path), error);
-        match stated.transpose().map_err(|error| wrong(&error))?.flatten() {
+        let stated = stated.transpose();
+        let stated = stated.map_err(|error| store_error(self.print(path), error.code(), error))?;
+        match stated.flatten() {
             Some(stated) if stated == *made => Ok(None),
             Some(stated) => Err(IoError::Build {
                 what: format!(
@@ -322,7 +330,7 @@ impl StoreIo {
             }),
             None => downstream_placeholder(path, name)
                 .map(Some)
-                .map_err(|error| wrong(&error)),
+                .map_err(|error| store_error(self.print(path), error.code(), error)),
         }
     }
 }

@@ -59,7 +59,7 @@ pub(crate) struct Registrar {
 #[derive(Debug)]
 enum Job {
     Register(Arc<PathInfo>),
-    Derivation(StorePath, Arc<Derivation>),
+    Derivation(StorePath, Arc<Derivation>, Bytes),
     /// Answered when all before it is done.
     Barrier(oneshot::Sender<()>),
 }
@@ -82,9 +82,14 @@ impl Registrar {
         self.send(Job::Register(info))
     }
 
-    /// Writes a derivation.
-    pub(crate) fn derivation(&self, path: StorePath, derivation: Derivation) -> Result<(), IoError> {
-        self.send(Job::Derivation(path, Arc::new(derivation)))
+    /// Writes a derivation, whose text this is.
+    pub(crate) fn derivation(
+        &self,
+        path: StorePath,
+        derivation: Arc<Derivation>,
+        text: Bytes,
+    ) -> Result<(), IoError> {
+        self.send(Job::Derivation(path, derivation, text))
     }
 
     /// Waits until everything given so far is registered.
@@ -117,7 +122,7 @@ impl Registrar {
 
     fn check(&self) -> Result<(), IoError> {
         match self.failed.get() {
-            Some(error) => Err(store_error("the store", &**error)),
+            Some(error) => Err(store_error("the store", error.code(), Arc::clone(error))),
             None => Ok(()),
         }
     }
@@ -154,7 +159,7 @@ async fn run(
 
 fn tell(sink: &dyn DerivationSink, batch: &[Job]) {
     for job in batch {
-        if let Job::Derivation(path, derivation) = job {
+        if let Job::Derivation(path, derivation, _) = job {
             sink.derivation(path, derivation);
         }
     }
@@ -165,7 +170,7 @@ async fn write(store: &Store, batch: &[Job]) -> Result<(), RegisterError> {
     for job in batch {
         let path = match job {
             Job::Register(info) => &info.path,
-            Job::Derivation(path, _) => path,
+            Job::Derivation(path, ..) => path,
             Job::Barrier(_) => continue,
         };
         // what an earlier evaluation wrote costs one look-up
@@ -174,7 +179,11 @@ async fn write(store: &Store, batch: &[Job]) -> Result<(), RegisterError> {
         }
         infos.push(match job {
             Job::Register(info) => PathInfo::clone(info),
-            Job::Derivation(path, derivation) => derivation_info(store, path, derivation).await?,
+            Job::Derivation(path, derivation, text) => {
+                let references = derivation.references();
+                check_path(store, path, derivation, text)?;
+                text_info(store, path.clone(), text.clone(), references).await?
+            }
             Job::Barrier(_) => continue,
         });
     }
@@ -184,20 +193,21 @@ async fn write(store: &Store, batch: &[Job]) -> Result<(), RegisterError> {
     Ok(store.register(infos).await?)
 }
 
-async fn derivation_info(
+/// A derivation's path is that of its text.
+fn check_path(
     store: &Store,
     path: &StorePath,
     derivation: &Derivation,
-) -> Result<PathInfo, RegisterError> {
-    let text = derivation.to_aterm(&store.dir)?;
-    let computed = derivation.store_path_of_text(&store.dir, &text)?;
-    if computed != *path {
-        return Err(RegisterError::OtherPath {
-            claimed: path.clone(),
-            computed,
-        });
+    text: &[u8],
+) -> Result<(), RegisterError> {
+    let computed = derivation.store_path_of_text(&store.dir, text)?;
+    if computed == *path {
+        return Ok(());
     }
-    text_info(store, path.clone(), text.into(), derivation.references()).await
+    Err(RegisterError::OtherPath {
+        claimed: path.clone(),
+        computed,
+    })
 }
 
 /// Puts a text in the castore: the record of its path.
@@ -265,7 +275,7 @@ pub(crate) enum RegisterError {
 }
 
 impl RegisterError {
-    fn code(&self) -> Code {
+    pub(crate) fn code(&self) -> Code {
         match self {
             Self::OtherPath { .. } => Code::Internal,
             Self::Print(error) => error.code(),

@@ -255,7 +255,7 @@ impl StoreIo {
             .view
             .runtime
             .wait(text_info(store, path.clone(), text, references))?;
-        self.made(info.map_err(|error| store_error(self.print(&path), &error))?)?;
+        self.made(info.map_err(|error| store_error(self.print(&path), error.code(), error))?)?;
         Ok(path)
     }
 
@@ -276,12 +276,13 @@ impl StoreIo {
         Derivation::parse(&self.view.store.dir, &name, &bytes).map_err(|error| damaged(&error))
     }
 
-    fn write(&self, path: &StorePath, derivation: &Derivation) -> Result<(), IoError> {
+    fn write(&self, path: &StorePath, derivation: Arc<Derivation>, text: Vec<u8>) -> Result<(), IoError> {
         if self.derivations.borrow().contains(path) {
             return Ok(()); // another evaluator over this world has written it
         }
         self.check_references(&derivation.references())?;
-        self.registrar().derivation(path.clone(), derivation.clone())?;
+        self.registrar()
+            .derivation(path.clone(), derivation, text.into())?;
         self.pending.borrow_mut().insert(path.clone());
         self.derivations.borrow_mut().insert(path.clone());
         Ok(())
@@ -374,17 +375,25 @@ impl EvalIo for StoreIo {
         self.text_at(name, text, references)
     }
 
-    fn write_derivation(&self, path: &StorePath, derivation: &Derivation) -> Result<(), IoError> {
-        self.write(path, derivation)
+    fn write_derivation(
+        &self,
+        path: &StorePath,
+        derivation: Arc<Derivation>,
+        text: Vec<u8>,
+    ) -> Result<(), IoError> {
+        self.write(path, derivation, text)
     }
 
     fn read_derivation(&self, path: &StorePath) -> Result<Derivation, IoError> {
         self.derivation_at(path)
     }
 
-    fn is_valid_path(&self, path: &StorePath) -> bool {
-        // a store that gives no answer has nothing to offer; whatever needs the path will say why
-        self.is_there(path).unwrap_or(false)
+    fn is_valid_path(&self, path: &StorePath) -> Result<bool, IoError> {
+        self.is_there(path)
+    }
+
+    fn lacks_path(&self, path: &StorePath) -> Result<bool, IoError> {
+        Ok(!self.is_there(path)?)
     }
 
     fn references(&self, path: &StorePath) -> Result<Vec<StorePath>, IoError> {

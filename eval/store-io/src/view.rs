@@ -80,7 +80,7 @@ impl View {
             return Ok(Some(Arc::clone(info)));
         }
         let found = self.runtime.wait(self.store.path_infos.get(path))?;
-        let found = found.map_err(|error| store_error(self.store.dir.print(path), &error))?;
+        let found = found.map_err(|error| store_error(self.store.dir.print(path), error.code(), error))?;
         Ok(found.map(|info| self.learn(Arc::new(info))))
     }
 
@@ -103,7 +103,8 @@ impl View {
                 store: StoreName::from("the store"),
             })
         });
-        let directory = found.map_err(|error| store_error("directory of a store path", &error))?;
+        let directory =
+            found.map_err(|error| store_error("a directory of a store path", error.code(), error))?;
         self.directories
             .borrow_mut()
             .insert(*digest, Arc::clone(&directory));
@@ -126,7 +127,7 @@ impl View {
         let bytes = self
             .runtime
             .wait(self.store.castore.blobs.read_range(digest, 0, len))?
-            .map_err(|error| store_error(text(path), &error))?;
+            .map_err(|error| store_error(text(path), error.code(), error))?;
         if bytes.len() != len {
             return Err(wrong("its size in the store is not that of its directory entry"));
         }

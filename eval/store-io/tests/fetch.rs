@@ -288,6 +288,9 @@ fn a_wrong_hash_leaves_nothing() {
         base32(b"content")
     );
     assert!(eval(&io, &tar).unwrap_err().contains("hash mismatch"));
+    let error = json(&io, "/", &tar).unwrap_err();
+    assert_eq!(error.exit, 102, "Nix's status for a wrong hash");
+    assert_eq!(error.code(), igloo_status::Code::DataLoss);
     io.flush().unwrap();
     assert!(records(&runtime, &store).is_empty());
 }
@@ -540,6 +543,8 @@ fn files_of_this_machine_and_rules() {
             .unwrap_err()
             .contains("access to URI 'http://127.0.0.1:1/x' is forbidden")
     );
+    let error = json(&io, "/", http).unwrap_err();
+    assert_eq!(error.code(), igloo_status::Code::PermissionDenied);
 }
 
 #[test]

@@ -143,11 +143,12 @@ fn references_must_exist() {
         format!(r#"builtins.toFile "t" ({context})"#),
         format!(r#"(derivation {{ name = "x"; system = "s"; builder = {context}; }}).drvPath"#),
         format!(r#"builtins.readFile ("{absent}/f" + {context})"#),
-        format!(r#"builtins.storePath "{absent}""#),
     ] {
         let error = eval(&io, tmp.path(), &expression).unwrap_err();
         assert!(error.contains(&expected), "{expression}: {error}");
     }
+    let error = eval(&io, tmp.path(), &format!(r#"builtins.storePath "{absent}""#)).unwrap_err();
+    assert!(error.contains("is required, but there is no substituter"), "{error}");
     io.flush().unwrap();
     assert!(records(&runtime, &store).is_empty());
 }
@@ -318,6 +319,7 @@ fn answers_are_checked() {
         Wanted::Outputs { derivation, .. } => Err(RealiseError::Build {
             derivation: derivation.clone(),
             reason: "builder failed with exit code 1".to_owned(),
+            exit: 100,
         }),
         Wanted::Path(path) => Err(RealiseError::Missing { path: path.clone() }),
     };
@@ -325,7 +327,7 @@ fn answers_are_checked() {
     let cases: [(Arc<Scripted>, &str); 5] = [
         (Scripted::new(all_are(other)), "-a is its path"),
         (Scripted::new(|_| Ok(Vec::new())), "does not name its path"),
-        (Scripted::new(all_are(absent)), "-x' is not valid"),
+        (Scripted::new(all_are(absent.clone())), "-x' is not valid"),
         (
             Scripted::new(failing),
             "-a.drv' failed: builder failed with exit code 1",
@@ -337,6 +339,17 @@ fn answers_are_checked() {
         let error = eval(&io, tmp.path(), &format!(r#"{DRV}builtins.readFile (mk "a")"#)).unwrap_err();
         assert!(error.contains(message), "{message}: {error}");
     }
+    let io = StoreIo::new(store.clone(), runtime.handle().clone()).with_realiser(Scripted::new(failing));
+    let io = Rc::new(io);
+    let base = tmp.path().to_str().unwrap();
+    let error = json(&io, base, &format!(r#"{DRV}builtins.readFile (mk "a")"#)).unwrap_err();
+    assert_eq!(error.exit, 100, "the status the builder's failure has in Nix");
+    let error = json(&io, base, &format!(r#"builtins.storePath "/nix/store/{absent}""#)).unwrap_err();
+    assert_eq!(
+        error.message,
+        format!("path '/nix/store/{absent}' is required, but there is no substituter that can build it"),
+        "recorded from Nix 2.34"
+    );
     let io = Rc::new(StoreIo::new(store, runtime.handle().clone()));
     let error = eval(&io, tmp.path(), &format!(r#"{DRV}builtins.readFile (mk "a")"#)).unwrap_err();
     assert!(error.contains("has no builder"), "{error}");

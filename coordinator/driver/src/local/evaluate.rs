@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::run::Client;
 use super::shared::Shared;
-use crate::job::Update;
+use crate::job::{FailureKind, Update};
 
 /// Events on their way from an evaluation.
 const EVENTS_MAX: usize = 256;
@@ -144,12 +144,24 @@ fn outputs_of(
             Err(RealiseError::Build {
                 derivation: root,
                 reason,
+                exit: exit_of(report.kind),
             })
         }
         Some(Answer::Cancelled) => Err(RealiseError::Cancelled),
         None => Err(RealiseError::Unavailable {
             source: client.shared.gone().into(),
         }),
+    }
+}
+
+/// The exit status Nix has for an evaluation that needed a build which failed so.
+fn exit_of(kind: FailureKind) -> u8 {
+    match kind {
+        FailureKind::Build => 100,
+        FailureKind::Timeout => 101,
+        FailureKind::HashMismatch => 102,
+        FailureKind::NotDeterministic => 104,
+        FailureKind::Output | FailureKind::Unavailable | FailureKind::Infrastructure => 1,
     }
 }
 

@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::derivation::{Derivation, DerivationOutput, HashModuloMemo, OutputName};
 use nix_compat::hash::HashAlgo;
 use nix_compat::store_path::{
-    StorePath, StorePathName, StorePathNameError, downstream_placeholder, placeholder,
+    ComputePathError, StorePath, StorePathName, StorePathNameError, downstream_placeholder, placeholder,
 };
 
 use crate::error::{ErrorKind, EvalError, R, fail};
@@ -517,7 +518,8 @@ fn instantiate(interp: &mut Interp, mut drv: Derivation) -> R<Value> {
         .derivations
         .take()
         .unwrap_or_else(|| HashModuloMemo::new(io.store_dir().clone()));
-    let result: R<StorePath> = (|| {
+    let failed = |error: ComputePathError| Interp::eval_error(error.to_string());
+    let result: R<_> = (|| {
         let missing = drv
             .input_drvs
             .keys()
@@ -533,19 +535,19 @@ fn instantiate(interp: &mut Interp, mut drv: Derivation) -> R<Value> {
         }
         drv.fill_output_paths(&memo)
             .map_err(|e| Interp::eval_error(e.to_string()))?;
-        let path = drv
-            .store_path(io.store_dir())
-            .map_err(|e| Interp::eval_error(e.to_string()))?;
+        let text = drv.to_aterm(io.store_dir()).map_err(failed)?;
+        let path = drv.store_path_of_text(io.store_dir(), &text).map_err(failed)?;
+        let drv = Arc::new(drv);
         if memo.get(&path).is_none() {
             memo.add(path.clone(), &drv)
                 .map_err(|e| Interp::eval_error(e.to_string()))?;
-            io.write_derivation(&path, &drv)
+            io.write_derivation(&path, Arc::clone(&drv), text)
                 .map_err(|e| Interp::io_error(&e))?;
         }
-        Ok(path)
+        Ok((path, drv))
     })();
     interp.caches.derivations = Some(memo);
-    let path = result?;
+    let (path, drv) = result?;
     let attrs = outputs_of(interp, &path, &drv)?;
     Ok(interp.heap.set_of(attrs))
 }
@@ -579,7 +581,7 @@ pub(super) fn import_derivation(interp: &mut Interp, path: &[u8]) -> R<Option<Va
     let Ok(stored) = io.store_dir().parse_bytes(path) else {
         return Ok(None);
     };
-    if !stored.is_derivation() || !io.is_valid_path(&stored) {
+    if !stored.is_derivation() || !io.is_valid_path(&stored).map_err(|e| Interp::io_error(&e))? {
         return Ok(None);
     }
     let drv = io.read_derivation(&stored).map_err(|e| Interp::io_error(&e))?;

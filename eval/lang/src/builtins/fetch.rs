@@ -10,6 +10,7 @@ use crate::heap::value::{Type, Value};
 use crate::interp::{Coerce, Interp};
 use crate::io::{FetchAttr, FetchRequest, Fetched};
 use crate::pos::Pos;
+use crate::pure::flakeref::{Attribute, Attributes, VerifiedFetches, flake_ref_to_string};
 use crate::settings::Purity;
 use crate::symbol::sym;
 
@@ -212,6 +213,9 @@ fn tree(interp: &mut Interp, arg: Value, who: &str, kind: Option<&str>) -> R<Val
             format!("argument 'name' isn’t supported in call to '{who}'"),
         );
     }
+    if interp.settings.purity == Purity::Pure {
+        must_be_locked(&attrs, who, kind)?;
+    }
     let fetched = fetched(interp, &FetchRequest::Tree { attrs })?;
     let mut out: Vec<Attr> = vec![(sym::out_path, store_string(interp, &fetched), Pos::NONE)];
     for (name, attr) in &fetched.attrs {
@@ -223,6 +227,63 @@ fn tree(interp: &mut Interp, arg: Value, who: &str, kind: Option<&str>) -> R<Val
         out.push((interp.symbols.intern(name.as_bytes()), value, Pos::NONE));
     }
     Ok(interp.heap.set_of(out))
+}
+
+/// Pure evaluation fetches only what is named by its content.
+///
+/// Source: recorded from Nix 2.34 (`fetchTree` in `src/libexpr/primops/fetchTree.cc`).
+fn must_be_locked(attrs: &[(String, FetchAttr)], who: &str, kind: Option<&str>) -> R<()> {
+    let text = |wanted: &str| {
+        attrs.iter().find_map(|(name, value)| match value {
+            FetchAttr::String(text) if name == wanted => Some(text.as_str()),
+            _ => None,
+        })
+    };
+    let has_revision = text("rev").is_some_and(|rev| rev.len() == REVISION_DIGITS);
+    if kind == Some("hg") {
+        let text = format!("in pure evaluation mode, '{who}' requires a Mercurial revision");
+        return if has_revision {
+            Ok(())
+        } else {
+            fail(ErrorKind::Eval, text)
+        };
+    }
+    let has_revisions =
+        ["git", "github", "gitlab", "sourcehut", "hg"].contains(&text("type").unwrap_or_default());
+    if text("narHash").is_some() || (has_revisions && has_revision) {
+        return Ok(());
+    }
+    let shown = flake_ref_to_string(&as_input(attrs, kind), VerifiedFetches::Disabled);
+    let shown = shown.map_err(|error| EvalError::new(ErrorKind::Eval, error.to_string()))?;
+    let text = format!("in pure evaluation mode, '{who}' doesn't fetch unlocked input '{shown}'");
+    fail(ErrorKind::Eval, text)
+}
+
+/// Hexadecimal digits of a revision.
+const REVISION_DIGITS: usize = 40;
+
+/// The attributes of a fetcher call with Nix's defaults, as a flake input.
+fn as_input(attrs: &[(String, FetchAttr)], kind: Option<&str>) -> Attributes {
+    let mut input = Attributes::new();
+    for (name, value) in attrs {
+        let value = match value {
+            FetchAttr::String(text) => Attribute::String(text.clone()),
+            FetchAttr::Int(number) => Attribute::Int(*number),
+            FetchAttr::Bool(flag) => Attribute::Bool(*flag),
+        };
+        input.insert(name.clone(), value);
+    }
+    if input.get("type") == Some(&Attribute::String("git".to_owned())) {
+        input.remove("name");
+        let default = if kind.is_some() { "exportIgnore" } else { "shallow" };
+        input.entry(default.to_owned()).or_insert(Attribute::Bool(true));
+        if let Some(Attribute::String(url)) = input.get_mut("url")
+            && url.starts_with('/')
+        {
+            url.insert_str(0, "file://");
+        }
+    }
+    input
 }
 
 pub(super) fn fetch_tree(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {

@@ -45,8 +45,19 @@ pub(super) fn store_path(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Va
             format!("path '{}' is not in the Nix store", shown(&path)),
         );
     };
-    let elem = ContextElem::Opaque(io.store_dir().print(&stored).into_bytes().into());
-    interp.realise_elems(std::slice::from_ref(&elem))?;
+    let printed = io.store_dir().print(&stored);
+    let elem = ContextElem::Opaque(printed.as_bytes().into());
+    if io.lacks_path(&stored).map_err(|e| Interp::io_error(&e))? {
+        let realised = interp.realise_elems(std::slice::from_ref(&elem));
+        realised.map_err(|error| match error.kind {
+            ErrorKind::InvalidPath => {
+                let text =
+                    format!("path '{printed}' is required, but there is no substituter that can build it");
+                EvalError::new(ErrorKind::InvalidPath, text)
+            }
+            _ => error,
+        })?;
+    }
     let elem = interp.contexts.single(elem);
     let ctx = interp.union(ctx, elem);
     Ok(interp.heap.string_ctx(&path, ctx))

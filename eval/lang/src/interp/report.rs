@@ -13,6 +13,9 @@ use crate::syntax::ast::{Expr, ExprId};
 use crate::syntax::parser;
 use crate::syntax::show::{self, ShowPath};
 
+/// Exit status for something fetched with a wrong hash (`withExitStatus` in `src/libexpr/primops/fetchTree.cc`).
+const EXIT_HASH: u8 = 102;
+
 impl Interp {
     /// An error with everything worked out.
     pub(crate) fn report(&mut self, error: &EvalError) -> Error {
@@ -45,6 +48,7 @@ impl Interp {
             location,
             trace,
             suggestions: error.suggestions.clone(),
+            exit: error.exit,
         })
     }
 
@@ -98,14 +102,22 @@ impl Interp {
     /// An error of the world as one of the evaluation.
     pub(crate) fn io_error(error: &IoError) -> Box<EvalError> {
         let kind = match error {
-            IoError::Forbidden { .. } => ErrorKind::Restricted,
+            IoError::Forbidden { .. } | IoError::ForbiddenUri { .. } => ErrorKind::Restricted,
             IoError::InvalidPath { .. } => ErrorKind::InvalidPath,
             IoError::Unsupported { .. } => ErrorKind::Unsupported,
-            IoError::Build { .. } => ErrorKind::Build,
+            IoError::Build { .. } | IoError::BuildFailed { .. } => ErrorKind::Build,
             IoError::Fetch { .. } => ErrorKind::Fetch,
+            IoError::HashMismatch { .. } => ErrorKind::HashMismatch,
+            IoError::Store { code, .. } => ErrorKind::Store(*code),
             _ => ErrorKind::File,
         };
-        EvalError::new(kind, error.to_string())
+        let mut shown = EvalError::new(kind, error.to_string());
+        shown.exit = match error {
+            IoError::HashMismatch { .. } => EXIT_HASH,
+            IoError::BuildFailed { exit, .. } => *exit,
+            _ => shown.exit,
+        };
+        shown
     }
 
     /// Warns about something at a position.

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::derivation::Derivation;
@@ -244,10 +245,15 @@ impl EvalIo for FsIo {
             .text_path(&store_name(name)?, &sha256(text), &references))
     }
 
-    fn write_derivation(&self, path: &StorePath, derivation: &Derivation) -> Result<(), IoError> {
+    fn write_derivation(
+        &self,
+        path: &StorePath,
+        derivation: Arc<Derivation>,
+        _: Vec<u8>,
+    ) -> Result<(), IoError> {
         self.derivations
             .borrow_mut()
-            .insert(path.clone(), DerivationLinks::of(derivation));
+            .insert(path.clone(), DerivationLinks::of(&derivation));
         Ok(())
     }
 
@@ -267,9 +273,13 @@ impl EvalIo for FsIo {
         }
     }
 
-    fn is_valid_path(&self, path: &StorePath) -> bool {
-        self.derivations.borrow().contains_key(path)
-            || (self.store_is_on_disk && Path::new(&self.store_dir.print(path)).exists())
+    fn is_valid_path(&self, path: &StorePath) -> Result<bool, IoError> {
+        Ok(self.derivations.borrow().contains_key(path)
+            || (self.store_is_on_disk && Path::new(&self.store_dir.print(path)).exists()))
+    }
+
+    fn lacks_path(&self, _: &StorePath) -> Result<bool, IoError> {
+        Ok(false)
     }
 
     fn references(&self, path: &StorePath) -> Result<Vec<StorePath>, IoError> {
@@ -285,7 +295,8 @@ impl EvalIo for FsIo {
         for elem in context {
             let path = elem.path();
             let stored = self.store_dir.parse_bytes(path);
-            let there = stored.is_ok_and(|p| self.is_valid_path(&p)) || native(path).exists();
+            let there =
+                stored.is_ok_and(|p| self.derivations.borrow().contains_key(&p)) || native(path).exists();
             if !there {
                 return Err(IoError::InvalidPath { path: text(path) });
             }

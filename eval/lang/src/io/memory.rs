@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use nix_compat::derivation::Derivation;
 use nix_compat::hash::{NixHash, sha256};
@@ -20,7 +21,7 @@ pub struct MemoryIo {
 
 #[derive(Default)]
 struct State {
-    derivations: Vec<(StorePath, Derivation)>,
+    derivations: Vec<(StorePath, Arc<Derivation>)>,
     notices: Vec<Notice>,
 }
 
@@ -162,24 +163,35 @@ impl EvalIo for MemoryIo {
             .text_path(&name, &sha256(text), &references.iter().cloned().collect()))
     }
 
-    fn write_derivation(&self, path: &StorePath, derivation: &Derivation) -> Result<(), IoError> {
+    fn write_derivation(
+        &self,
+        path: &StorePath,
+        derivation: Arc<Derivation>,
+        _: Vec<u8>,
+    ) -> Result<(), IoError> {
         self.state
             .borrow_mut()
             .derivations
-            .push((path.clone(), derivation.clone()));
+            .push((path.clone(), derivation));
         Ok(())
     }
 
     fn read_derivation(&self, path: &StorePath) -> Result<Derivation, IoError> {
         let state = self.state.borrow();
         let found = state.derivations.iter().find(|(p, _)| p == path);
-        found.map(|(_, d)| d.clone()).ok_or_else(|| IoError::InvalidPath {
-            path: self.store_dir.print(path),
-        })
+        found
+            .map(|(_, d)| Derivation::clone(d))
+            .ok_or_else(|| IoError::InvalidPath {
+                path: self.store_dir.print(path),
+            })
     }
 
-    fn is_valid_path(&self, path: &StorePath) -> bool {
-        self.state.borrow().derivations.iter().any(|(p, _)| p == path)
+    fn is_valid_path(&self, path: &StorePath) -> Result<bool, IoError> {
+        Ok(self.state.borrow().derivations.iter().any(|(p, _)| p == path))
+    }
+
+    fn lacks_path(&self, _: &StorePath) -> Result<bool, IoError> {
+        Ok(false)
     }
 
     fn references(&self, path: &StorePath) -> Result<Vec<StorePath>, IoError> {

@@ -12,6 +12,9 @@ pub use fs::{AccessRules, FsIo};
 pub use memory::MemoryIo;
 pub use nar::hash_tree;
 
+use std::error::Error;
+use std::sync::Arc;
+
 use igloo_status::Code;
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::hash::NixHash;
@@ -198,11 +201,17 @@ pub trait EvalIo {
     /// When the name is no store path name or the store refuses it.
     fn add_text(&self, name: &str, text: &[u8], references: &[StorePath]) -> Result<StorePath, IoError>;
 
-    /// Takes a derivation; called once for each, in the order of instantiation, inputs first.
+    /// Takes a derivation and its text (`.drv` file), which is that of its path; called once for each, in the order of
+    /// instantiation, inputs first.
     ///
     /// # Errors
     /// When the store refuses it.
-    fn write_derivation(&self, path: &StorePath, derivation: &Derivation) -> Result<(), IoError>;
+    fn write_derivation(
+        &self,
+        path: &StorePath,
+        derivation: Arc<Derivation>,
+        text: Vec<u8>,
+    ) -> Result<(), IoError>;
 
     /// A derivation that is in the store.
     ///
@@ -219,7 +228,17 @@ pub trait EvalIo {
     }
 
     /// Whether a store path is there.
-    fn is_valid_path(&self, path: &StorePath) -> bool;
+    ///
+    /// # Errors
+    /// When the store cannot tell.
+    fn is_valid_path(&self, path: &StorePath) -> Result<bool, IoError>;
+
+    /// Whether a store path that the expression names itself (`storePath`) has to be realised: it is not there, and the
+    /// world makes what is missing.
+    ///
+    /// # Errors
+    /// When the store cannot tell.
+    fn lacks_path(&self, path: &StorePath) -> Result<bool, IoError>;
 
     /// References of a store path.
     ///
@@ -315,11 +334,46 @@ pub enum IoError {
         /// What was asked, and what to do instead.
         what: String,
     },
-    /// A build failed.
+    /// A build is not possible.
     #[error("{what}")]
     Build {
+        /// What cannot be built, and why.
+        what: String,
+    },
+    /// A build failed.
+    #[error("{what}")]
+    BuildFailed {
         /// What failed.
         what: String,
+        /// Exit status Nix has for it.
+        exit: u8,
+    },
+    /// Fetching from there is forbidden.
+    #[error("access to URI '{uri}' is forbidden in restricted mode")]
+    ForbiddenUri {
+        /// Where from.
+        uri: String,
+    },
+    /// What was fetched has another hash than it must have.
+    #[error("hash mismatch in file downloaded from '{url}':\n  specified: {specified}\n  got:       {got}")]
+    HashMismatch {
+        /// Where from.
+        url: String,
+        /// The hash it must have, as it is shown.
+        specified: String,
+        /// The hash it has.
+        got: String,
+    },
+    /// The store failed.
+    #[error("the store failed at '{what}': {}", chain(.source.as_ref()))]
+    Store {
+        /// What was read or written.
+        what: String,
+        /// The class of the cause.
+        code: Code,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
     },
     /// A fetch failed.
     #[error("{what}")]
@@ -345,12 +399,28 @@ impl IoError {
         match self {
             Self::NotFound { .. } | Self::InvalidPath { .. } => Code::NotFound,
             Self::WrongType { .. } | Self::Filter => Code::FailedPrecondition,
-            Self::Forbidden { .. } => Code::PermissionDenied,
+            Self::Forbidden { .. } | Self::ForbiddenUri { .. } => Code::PermissionDenied,
             Self::System { .. } => Code::Unknown,
             Self::Unsupported { .. } => Code::Unimplemented,
-            Self::Build { .. } => Code::Aborted,
+            Self::Build { .. } | Self::BuildFailed { .. } => Code::Aborted,
             Self::Fetch { .. } => Code::Unavailable,
-            Self::Mismatch { .. } => Code::DataLoss,
+            Self::Mismatch { .. } | Self::HashMismatch { .. } => Code::DataLoss,
+            Self::Store { code, .. } => *code,
         }
     }
+}
+
+/// An error and its causes in one line: evaluations print messages, not chains.
+fn chain(error: &(dyn Error + Send + Sync + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        // transparent wrappers say the same twice
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = error.source();
+    }
+    text
 }

@@ -9,8 +9,8 @@ use super::{EvalIo, FileType, IoError, PathFilter};
 
 /// Hash of the NAR of the tree at `path`, leaving out what `filter` refuses.
 ///
-/// Reads each file whole; descends directories in the order of their names. The filter sees every entry below the root,
-/// and the root itself, as in Nix.
+/// Reads each file whole; descends directories in the order of their names. The filter sees every entry below the root
+/// but not the root itself, as in Nix.
 ///
 /// # Errors
 /// When an entry cannot be read, is no file, directory or symlink, or the filter fails.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use igloo_eval::io::{
     EvalIo, FetchRequest, Fetched, FileType, ImportPath, IoError, MemoryIo, Notice, Pending, Started,
@@ -250,7 +251,12 @@ impl EvalIo for World {
     fn add_text(&self, name: &str, text: &[u8], references: &[StorePath]) -> Result<StorePath, IoError> {
         self.memory.add_text(name, text, references)
     }
-    fn write_derivation(&self, path: &StorePath, derivation: &Derivation) -> Result<(), IoError> {
+    fn write_derivation(
+        &self,
+        path: &StorePath,
+        derivation: Arc<Derivation>,
+        _: Vec<u8>,
+    ) -> Result<(), IoError> {
         self.state.log(format!("write {}", derivation.name));
         let mut known = self.state.derivations.borrow_mut();
         let inputs: BTreeSet<_> = derivation.input_drvs.keys().cloned().collect();
@@ -259,15 +265,18 @@ impl EvalIo for World {
             "{} was written before its inputs",
             derivation.name
         );
-        let old = known.insert(path.clone(), derivation.clone());
+        let old = known.insert(path.clone(), Derivation::clone(&derivation));
         assert!(old.is_none(), "{} was written twice", derivation.name);
         Ok(())
     }
     fn read_derivation(&self, path: &StorePath) -> Result<Derivation, IoError> {
         self.memory.read_derivation(path)
     }
-    fn is_valid_path(&self, _path: &StorePath) -> bool {
-        false
+    fn is_valid_path(&self, _path: &StorePath) -> Result<bool, IoError> {
+        Ok(false)
+    }
+    fn lacks_path(&self, _path: &StorePath) -> Result<bool, IoError> {
+        Ok(true)
     }
     fn references(&self, path: &StorePath) -> Result<Vec<StorePath>, IoError> {
         self.memory.references(path)
