@@ -139,9 +139,17 @@ fn parse_words(words: &mut Words<'_>) -> Result<Options, Failure> {
 }
 
 fn print(options: &Options, evaluation: &mut Evaluation, value: Root) -> Result<(), Failure> {
-    let failed = |error: igloo_eval::Error| Failure::rendered(error.render(options.request.show_trace));
+    let failed = |error: igloo_eval::Error| {
+        Failure::rendered(error.render(options.request.show_trace)).with_exit(error.exit)
+    };
     if !options.eval {
-        for found in evaluation.derivations(value).map_err(failed)? {
+        let mut all = Vec::new();
+        let mut keep = |found| {
+            all.push(found);
+            std::ops::ControlFlow::Continue(())
+        };
+        evaluation.derivations(value, &[], &mut keep).map_err(failed)?;
+        for found in all {
             let output = if found.output_name == "out" {
                 String::new()
             } else {

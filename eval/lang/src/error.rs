@@ -43,6 +43,8 @@ pub enum ErrorKind {
     Build,
     /// Something could not be fetched.
     Fetch,
+    /// The caller ended the evaluation.
+    Interrupted,
     /// Something fetched has another hash than it must have.
     HashMismatch,
     /// The store failed; the class is that of the cause.
@@ -241,7 +243,7 @@ impl Error {
             ErrorKind::HashMismatch => Code::DataLoss,
             ErrorKind::Store(code) => code,
             ErrorKind::Unsupported => Code::Unimplemented,
-            ErrorKind::Cancelled => Code::Cancelled,
+            ErrorKind::Cancelled | ErrorKind::Interrupted => Code::Cancelled,
             ErrorKind::Abort | ErrorKind::Throw => Code::Aborted,
             _ => Code::InvalidArgument,
         }

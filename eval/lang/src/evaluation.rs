@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::derivations::{self, FoundDerivation};
 use crate::error::{Error, ErrorDetails, ErrorKind, R};
-use crate::goals::{Answer, FoundDerivation, Goals, Question};
+use crate::goals::{Answer, Goals, Question};
 use crate::heap::context::ContextElem;
 use crate::heap::value::Value;
 use crate::interp::Interp;
@@ -119,6 +120,20 @@ impl Evaluation {
         Ok(self.keep(value))
     }
 
+    /// The path that a name stands for in the search path, as `<NAME>` in an expression.
+    ///
+    /// # Errors
+    /// When the search path does not have it.
+    pub fn look_up(&mut self, name: &str) -> Result<Vec<u8>, Error> {
+        self.run(|interp| {
+            let entries = interp.settings.nix_path.iter();
+            let entries: Vec<_> = entries
+                .map(|(prefix, path)| (prefix.clone().into_bytes(), path.clone().into_bytes()))
+                .collect();
+            interp.find_file(&entries, name.as_bytes())
+        })
+    }
+
     /// A string value.
     pub fn string(&mut self, text: &[u8]) -> Root {
         let value = self.interp.heap.string(text);
@@ -178,13 +193,19 @@ impl Evaluation {
         self.run(|interp| interp.print(value, format, strict))
     }
 
-    /// The derivations in a value: itself, its items, or its attributes where it asks for that.
+    /// Hands over the derivations in a value as they are found: itself, its items, its attributes and theirs where these
+    /// ask for that. Functions are called as [`Evaluation::auto_call`] does. The search ends where `visit` breaks.
     ///
     /// # Errors
-    /// Whatever happens while evaluating, and when the value has no derivation.
-    pub fn derivations(&mut self, root: Root) -> Result<Vec<FoundDerivation>, Error> {
-        let value = self.value(root)?;
-        self.run(|interp| interp.all_derivations(value))
+    /// Whatever happens while evaluating, and when the value can hold no derivation.
+    pub fn derivations(
+        &mut self,
+        root: Root,
+        args: &[(String, Root)],
+        visit: &mut dyn FnMut(FoundDerivation) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let (value, args) = (self.value(root)?, self.args(args)?);
+        self.run(|interp| derivations::find(interp, value, args, visit))
     }
 
     /// Selects attributes of a value as [`Evaluation::select`] does, and asks the same of each. `each` hears the answers in

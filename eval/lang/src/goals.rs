@@ -3,16 +3,17 @@
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
+use crate::derivations::{self, FoundDerivation};
 use crate::error::{ErrorKind, EvalError, R};
 use crate::evaluation::Format;
-use crate::heap::attrs::{Attr, SetRef};
+use crate::heap::attrs::Attr;
 use crate::heap::context::Ctx;
 use crate::heap::object::Func;
 use crate::heap::value::Value;
 use crate::interp::Interp;
 use crate::interp::fibers::wide::{Items, Job, Outcome};
 use crate::pos::Pos;
-use crate::symbol::{Symbol, sym};
+use crate::symbol::sym;
 
 /// What is asked of each of several attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,15 +45,6 @@ pub enum Answer {
     Derivations(Vec<FoundDerivation>),
     /// Text.
     Text(Vec<u8>),
-}
-
-/// A derivation found in a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundDerivation {
-    /// Its store path.
-    pub drv_path: String,
-    /// The output meant.
-    pub output_name: String,
 }
 
 /// Several attributes of one value, and a question.
@@ -99,7 +91,14 @@ impl Goals {
             value = interp.auto_call(value, &self.args)?;
         }
         match self.question.what {
-            Wanted::Derivations => interp.all_derivations(value).map(Answer::Derivations),
+            Wanted::Derivations => {
+                let mut all = Vec::new();
+                derivations::find(interp, value, self.args.clone(), &mut |found| {
+                    all.push(found);
+                    ControlFlow::Continue(())
+                })?;
+                Ok(Answer::Derivations(all))
+            }
             Wanted::Text { format, strict } => interp.print(value, format, strict).map(Answer::Text),
         }
     }
@@ -186,85 +185,6 @@ impl Interp {
             value = self.force(found)?;
         }
         Ok(value)
-    }
-
-    /// All derivations in a value.
-    pub(crate) fn all_derivations(&mut self, value: Value) -> R<Vec<FoundDerivation>> {
-        let mut found = Vec::new();
-        if !self.find_derivations(value, &mut found, true)? {
-            let text = "expression does not evaluate to a derivation (or a set or list of those)";
-            return Err(EvalError::new(ErrorKind::Type, text));
-        }
-        Ok(found)
-    }
-
-    /// Collects derivations; false when the value holds none by its kind.
-    pub(crate) fn find_derivations(
-        &mut self,
-        value: Value,
-        found: &mut Vec<FoundDerivation>,
-        top: bool,
-    ) -> R<bool> {
-        let value = self.force(value)?;
-        if let Some(items) = value.as_list() {
-            return self.find_in(Items::list(items), found);
-        }
-        let Some(set) = value.as_set() else {
-            return Ok(false);
-        };
-        if self.is_derivation(set)? {
-            found.push(self.found_derivation(set)?);
-            return Ok(true);
-        }
-        let recurse = self.symbols.intern(b"recurseForDerivations");
-        let wanted = match set.value_of(recurse) {
-            Some(flag) => self.force(flag)? == Value::TRUE,
-            None => false,
-        };
-        if !(top || wanted) {
-            return Ok(false);
-        }
-        self.find_in(Items::sorted(self.heap.flat(set), self), found)
-    }
-
-    fn find_in(&mut self, items: Items, found: &mut Vec<FoundDerivation>) -> R<bool> {
-        self.deeper(Pos::NONE, |s| {
-            s.each_item(items, Job::Find, |s, i, early| match early? {
-                Some(Outcome::Found(more)) => {
-                    found.extend(more);
-                    Ok(())
-                }
-                _ => s.find_derivations(items.get(i).1, found, false).map(drop),
-            })?;
-            Ok(true)
-        })
-    }
-
-    fn found_derivation(&mut self, set: SetRef) -> R<FoundDerivation> {
-        let drv_path = self.text_attr(
-            set,
-            sym::drv_path,
-            "while evaluating the 'drvPath' attribute of a derivation",
-        )?;
-        let output_name = match set.value_of(sym::output_name) {
-            Some(_) => self.text_attr(
-                set,
-                sym::output_name,
-                "while evaluating the output name of a derivation",
-            )?,
-            None => "out".to_owned(),
-        };
-        Ok(FoundDerivation {
-            drv_path,
-            output_name,
-        })
-    }
-
-    fn text_attr(&mut self, set: SetRef, name: Symbol, what: &'static str) -> R<String> {
-        let (value, pos) = self.expect_attr(set, name, "")?;
-        let mut ctx = Ctx::EMPTY;
-        let text = self.expect_string(value, &mut ctx, pos, what)?;
-        Ok(String::from_utf8_lossy(text).into_owned())
     }
 
     /// A value as text.

@@ -7,6 +7,7 @@
 
 mod builtins;
 mod code;
+mod derivations;
 mod error;
 mod evaluation;
 mod goals;
@@ -24,9 +25,10 @@ mod syntax;
 mod tests;
 
 pub use builtins::documentation as builtin_documentation;
+pub use derivations::FoundDerivation;
 pub use error::{Error, ErrorDetails, ErrorKind, TraceLine};
 pub use evaluation::{Evaluation, Format, Root};
-pub use goals::{Answer, FoundDerivation, Question, Wanted};
+pub use goals::{Answer, Question, Wanted};
 pub use heap::context::ContextElem;
 pub use io::EvalIo;
 pub use pos::{Location, Origin};

@@ -1,5 +1,8 @@
 //! What the caller decides about an evaluation. Nothing here is read from the environment.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 /// What a lint does when it finds something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum LintLevel {
@@ -91,6 +94,9 @@ pub struct Settings {
     pub abort_on_warn: bool,
     /// Whether builtins may ask for builds.
     pub allow_import_from_derivation: bool,
+    /// Ends the evaluation with an error of kind `Interrupted` while it is true. Looked at on every call, so that a signal
+    /// handler or another thread can stop an evaluation; who set it clears it.
+    pub interrupt: Arc<AtomicBool>,
 }
 
 impl Default for Settings {
@@ -111,6 +117,7 @@ impl Default for Settings {
             trace_verbose: false,
             abort_on_warn: false,
             allow_import_from_derivation: true,
+            interrupt: Arc::default(),
         }
     }
 }

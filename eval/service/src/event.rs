@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - a derivation is told after all it refers to, and is in the store when it is told;
-//! - goals and printed values come in the order of the request.
+//! - goals and printed values come in the order of the request, a goal after its derivation where this evaluation made it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::evaluator::EvaluateError;
+
 /// An evaluation: these inputs, these parts of them, written or built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvaluateRequest {
@@ -13,7 +15,7 @@ pub struct EvaluateRequest {
     pub attributes: Vec<String>,
     /// Arguments for functions.
     pub arguments: Vec<Argument>,
-    /// The search path: prefix and place, in order.
+    /// The whole search path: prefix and place, in order ([`crate::settings::search_paths`]).
     pub search_path: Vec<(String, String)>,
     /// Settings by Nix's names; unknown ones are ignored with a warning, as Nix does. Later ones win.
     pub options: Vec<(String, String)>,
@@ -57,4 +59,25 @@ pub enum Output {
         /// Whether everything in them is evaluated first.
         strict: bool,
     },
+}
+
+impl EvaluateRequest {
+    /// Whether an evaluator can do anything with it.
+    ///
+    /// # Errors
+    /// A base directory or a file's place that depends on where the evaluator runs.
+    pub fn check(&self) -> Result<(), EvaluateError> {
+        let wrong = |reason: String| Err(EvaluateError::Request { reason });
+        if !self.base_dir.starts_with('/') {
+            return wrong(format!("the base directory '{}' is not absolute", self.base_dir));
+        }
+        for input in &self.inputs {
+            if let Input::File(file) = input
+                && !(file.starts_with(['/', '<']) || file.contains(':'))
+            {
+                return wrong(format!("the file '{file}' is not absolute"));
+            }
+        }
+        Ok(())
+    }
 }

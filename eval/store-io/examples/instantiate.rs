@@ -4,6 +4,7 @@
 //! stdout: the paths of the derivations. stderr: time, derivations, paths, bytes of NAR.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,8 +23,9 @@ type Failure = Box<dyn std::error::Error>;
 #[derive(Default)]
 struct Count(AtomicUsize);
 
+#[async_trait::async_trait]
 impl DerivationSink for Count {
-    fn derivation(&self, _: &StorePath, _: &Arc<Derivation>) {
+    async fn derivation(&self, _: &StorePath, _: &Arc<Derivation>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -84,12 +86,12 @@ fn evaluate(io: Rc<dyn EvalIo>, file: &str, attrs: &[String]) -> Result<(), Fail
         let value = evaluation
             .select(root, attr, &[])
             .map_err(|error| error.render(true))?;
-        for found in evaluation
-            .derivations(value)
-            .map_err(|error| error.render(true))?
-        {
-            println!("{}", found.drv_path);
-        }
+        evaluation
+            .derivations(value, &[], &mut |found| {
+                println!("{}", found.drv_path);
+                ControlFlow::Continue(())
+            })
+            .map_err(|error| error.render(true))?;
     }
     Ok(())
 }

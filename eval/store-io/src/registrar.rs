@@ -11,6 +11,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use igloo_castore::error::WriteError;
 use igloo_castore::ingest::{TreeObserver, put_blob};
@@ -37,15 +38,23 @@ const QUEUE_MAX: usize = 1024;
 const BATCH_MAX: usize = 256;
 
 /// Hears of derivations as they are instantiated: how they stream to a coordinator.
+///
+/// Nothing more is registered while it takes its time, and in the end the evaluation waits.
+#[async_trait]
 pub trait DerivationSink: Send + Sync {
     /// A derivation that is in the store now, with all it refers to. Called in the order of instantiation, inputs
-    /// first, once for each derivation of an evaluation. Runs on a worker of the runtime: must not block.
-    fn derivation(&self, path: &StorePath, derivation: &Arc<Derivation>);
+    /// first, once for each derivation of an evaluation.
+    async fn derivation(&self, path: &StorePath, derivation: &Arc<Derivation>);
+
+    /// All that was made before a call of [`crate::StoreIo::mark`] is in the store, and this has heard of it. Called once
+    /// for each mark, in order.
+    async fn mark(&self) {}
 }
 
 /// Hears nothing.
+#[async_trait]
 impl DerivationSink for () {
-    fn derivation(&self, _: &StorePath, _: &Arc<Derivation>) {}
+    async fn derivation(&self, _: &StorePath, _: &Arc<Derivation>) {}
 }
 
 /// The evaluation's end of the queue.
@@ -60,6 +69,8 @@ pub(crate) struct Registrar {
 enum Job {
     Register(Arc<PathInfo>),
     Derivation(StorePath, Arc<Derivation>, Bytes),
+    /// The sink hears of it when all before it is done.
+    Mark,
     /// Answered when all before it is done.
     Barrier(oneshot::Sender<()>),
 }
@@ -69,7 +80,7 @@ impl Registrar {
     pub(crate) fn start(runtime: Runtime, store: Store, sink: Arc<dyn DerivationSink>) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let failed = Arc::new(OnceLock::new());
-        runtime.0.spawn(run(queue, store, sink, Arc::clone(&failed)));
+        runtime.handle.spawn(run(queue, store, sink, Arc::clone(&failed)));
         Self {
             jobs,
             failed,
@@ -90,6 +101,11 @@ impl Registrar {
         text: Bytes,
     ) -> Result<(), IoError> {
         self.send(Job::Derivation(path, derivation, text))
+    }
+
+    /// Tells the sink when everything given so far is registered.
+    pub(crate) fn mark(&self) -> Result<(), IoError> {
+        self.send(Job::Mark)
     }
 
     /// Waits until everything given so far is registered.
@@ -144,7 +160,7 @@ async fn run(
     while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
         if failed.get().is_none() {
             match write(&store, &batch).await {
-                Ok(()) => tell(&*sink, &batch),
+                Ok(()) => tell(&*sink, &batch).await,
                 Err(error) => drop(failed.set(Arc::new(error))),
             }
         }
@@ -157,10 +173,12 @@ async fn run(
     }
 }
 
-fn tell(sink: &dyn DerivationSink, batch: &[Job]) {
+async fn tell(sink: &dyn DerivationSink, batch: &[Job]) {
     for job in batch {
-        if let Job::Derivation(path, derivation, _) = job {
-            sink.derivation(path, derivation);
+        match job {
+            Job::Derivation(path, derivation, _) => sink.derivation(path, derivation).await,
+            Job::Mark => sink.mark().await,
+            Job::Register(_) | Job::Barrier(_) => {}
         }
     }
 }
@@ -171,7 +189,7 @@ async fn write(store: &Store, batch: &[Job]) -> Result<(), RegisterError> {
         let path = match job {
             Job::Register(info) => &info.path,
             Job::Derivation(path, ..) => path,
-            Job::Barrier(_) => continue,
+            Job::Mark | Job::Barrier(_) => continue,
         };
         // what an earlier evaluation wrote costs one look-up
         if store.path_infos.get(path).await?.is_some() {
@@ -184,7 +202,7 @@ async fn write(store: &Store, batch: &[Job]) -> Result<(), RegisterError> {
                 check_path(store, path, derivation, text)?;
                 text_info(store, path.clone(), text.clone(), references).await?
             }
-            Job::Barrier(_) => continue,
+            Job::Mark | Job::Barrier(_) => continue,
         });
     }
     if infos.is_empty() {

@@ -20,6 +20,7 @@ use igloo_store::{PathInfo, Store};
 use nix_compat::derivation::{Derivation, derivation_name};
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::access::{Access, UriRules};
 use crate::dependencies::{Dependency, DependencyKey, Log, hash_entries, is_flat, type_byte};
@@ -74,7 +75,13 @@ impl StoreIo {
     pub fn new(store: Store, runtime: Handle) -> Self {
         blocking::allow_on_this_thread();
         Self {
-            view: View::new(store, Runtime(runtime)),
+            view: View::new(
+                store,
+                Runtime {
+                    handle: runtime,
+                    stop: None,
+                },
+            ),
             access: Access::default(),
             dependencies: Log::default(),
             imports: RefCell::default(),
@@ -149,6 +156,13 @@ impl StoreIo {
         self
     }
 
+    /// Ends whatever the evaluation waits for, with [`IoError::Interrupted`], once `stop` is true or its sender gone.
+    #[must_use]
+    pub fn with_stop(mut self, stop: watch::Receiver<bool>) -> Self {
+        self.view.runtime.stop = Some(stop);
+        self
+    }
+
     /// Keeps a list of what the evaluation looks at.
     #[must_use]
     pub fn with_dependencies(mut self) -> Self {
@@ -174,6 +188,14 @@ impl StoreIo {
         };
         self.flush_made()
             .map_err(|_| registrar.failure().unwrap_or(FlushError::Runtime))
+    }
+
+    /// Tells the sink when everything made so far is registered: what an evaluation says of derivations comes behind them.
+    ///
+    /// # Errors
+    /// Something could not be registered, or the evaluation is to end.
+    pub fn mark(&self) -> Result<(), IoError> {
+        self.registrar().mark()
     }
 
     pub(crate) fn flush_made(&self) -> Result<(), IoError> {

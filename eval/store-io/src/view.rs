@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
+use futures::future::{Either, select};
 use igloo_castore::digest::DirectoryDigest;
 use igloo_castore::directory::Directory;
 use igloo_castore::error::ReadDirectoryError;
@@ -19,6 +20,7 @@ use igloo_store::{PathInfo, Store};
 use nix_compat::store_path::StorePath;
 use quick_cache::unsync::Cache;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::error::{store_error, text};
 use crate::files::native;
@@ -30,10 +32,14 @@ const DIRECTORIES_MAX: usize = 16 << 10;
 
 /// Lets this thread wait for the store.
 #[derive(Clone, Debug)]
-pub(crate) struct Runtime(pub(crate) Handle);
+pub(crate) struct Runtime {
+    pub(crate) handle: Handle,
+    /// Becomes true when the evaluation is to end.
+    pub(crate) stop: Option<watch::Receiver<bool>>,
+}
 
 impl Runtime {
-    /// Waits for `future` on this thread.
+    /// Waits for `future` on this thread, but not once the evaluation is to end.
     pub(crate) fn wait<F: Future>(&self, future: F) -> Result<F::Output, IoError> {
         if Handle::try_current().is_ok() {
             return Err(IoError::Unsupported {
@@ -41,7 +47,15 @@ impl Runtime {
                     .to_owned(),
             });
         }
-        Ok(self.0.block_on(future))
+        let Some(mut stop) = self.stop.clone() else {
+            return Ok(self.handle.block_on(future));
+        };
+        let future = std::pin::pin!(future);
+        let stopped = std::pin::pin!(stop.wait_for(|stop| *stop));
+        match self.handle.block_on(select(future, stopped)) {
+            Either::Left((answer, _)) => Ok(answer),
+            Either::Right(_) => Err(IoError::Interrupted),
+        }
     }
 }
 

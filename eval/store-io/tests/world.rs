@@ -148,7 +148,10 @@ fn references_must_exist() {
         assert!(error.contains(&expected), "{expression}: {error}");
     }
     let error = eval(&io, tmp.path(), &format!(r#"builtins.storePath "{absent}""#)).unwrap_err();
-    assert!(error.contains("is required, but there is no substituter"), "{error}");
+    assert!(
+        error.contains("is required, but there is no substituter"),
+        "{error}"
+    );
     io.flush().unwrap();
     assert!(records(&runtime, &store).is_empty());
 }

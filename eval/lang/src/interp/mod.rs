@@ -18,6 +18,8 @@ mod operators;
 mod report;
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustc_hash::FxHashMap;
 
@@ -48,6 +50,8 @@ pub(crate) struct Interp {
     stack: Stack,
     depth: u32,
     max_depth: u32,
+    /// Set by somebody else to end the evaluation; looked at on every call.
+    interrupt: Arc<AtomicBool>,
     /// Whether errors get a frame for every call (`show_trace`).
     trace_calls: bool,
     stack_floor: usize,
@@ -98,6 +102,7 @@ impl Interp {
     pub(crate) fn new(settings: Rc<Settings>, io: Rc<dyn EvalIo>) -> Self {
         let max_depth = settings.max_call_depth;
         let trace_calls = settings.show_trace;
+        let interrupt = Arc::clone(&settings.interrupt);
         let mut interp = Self {
             heap: Heap::new(),
             symbols: SymbolTable::new(),
@@ -108,6 +113,7 @@ impl Interp {
             stack: Stack::new(STACK_VALUES),
             depth: 0,
             max_depth,
+            interrupt,
             trace_calls,
             stack_floor: 0,
             wide: Vec::new(),
@@ -147,9 +153,18 @@ impl Interp {
         Ok(())
     }
 
+    #[cold]
+    #[inline(never)]
+    fn interrupted() -> Box<EvalError> {
+        EvalError::new(ErrorKind::Interrupted, "interrupted by the user")
+    }
+
     /// Counts a call; the caller counts it back.
     #[inline]
     pub(crate) fn enter(&mut self, pos: Pos) -> R<()> {
+        if self.interrupt.load(Ordering::Relaxed) {
+            return Err(Self::interrupted());
+        }
         if self.depth > self.max_depth {
             return Err(EvalError::new(
                 ErrorKind::StackOverflow,

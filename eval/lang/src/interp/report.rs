@@ -108,6 +108,7 @@ impl Interp {
             IoError::Build { .. } | IoError::BuildFailed { .. } => ErrorKind::Build,
             IoError::Fetch { .. } => ErrorKind::Fetch,
             IoError::HashMismatch { .. } => ErrorKind::HashMismatch,
+            IoError::Interrupted => ErrorKind::Interrupted,
             IoError::Store { code, .. } => ErrorKind::Store(*code),
             _ => ErrorKind::File,
         };

@@ -387,6 +387,9 @@ pub enum IoError {
         /// What differs.
         what: String,
     },
+    /// The caller ended the evaluation.
+    #[error("interrupted by the user")]
+    Interrupted,
     /// The filter of an import failed; the evaluator knows why.
     #[error("the path filter failed")]
     Filter,
@@ -406,6 +409,7 @@ impl IoError {
             Self::Fetch { .. } => Code::Unavailable,
             Self::Mismatch { .. } | Self::HashMismatch { .. } => Code::DataLoss,
             Self::Store { code, .. } => *code,
+            Self::Interrupted => Code::Cancelled,
         }
     }
 }

@@ -72,8 +72,9 @@ pub fn nar(runtime: &Runtime, store: &Store, info: &PathInfo) -> Vec<u8> {
 #[derive(Default)]
 pub struct Heard(pub Mutex<Vec<(StorePath, Arc<Derivation>)>>);
 
+#[async_trait]
 impl DerivationSink for Heard {
-    fn derivation(&self, path: &StorePath, derivation: &Arc<Derivation>) {
+    async fn derivation(&self, path: &StorePath, derivation: &Arc<Derivation>) {
         self.0
             .lock()
             .unwrap()

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use rustc_hash::FxHashSet;
 
 use super::Wait;
+use crate::derivations::{Find, Met};
 use crate::error::R;
-use crate::goals::FoundDerivation;
 use crate::heap::attrs::{FlatSet, Shape};
 use crate::heap::context::Ctx;
 use crate::heap::thunk::FiberId;
@@ -30,7 +30,7 @@ pub(crate) enum Job {
     /// Makes an attribute of a derivation of it.
     Attr(crate::builtins::AttrJob),
     /// Looks for derivations in it.
-    Find,
+    Find(Rc<Find>),
     /// Answers one of several questions.
     Goal(Rc<crate::goals::Goals>),
 }
@@ -44,7 +44,7 @@ pub(crate) enum Outcome {
     /// Nothing is made of it.
     Skipped,
     /// Derivations.
-    Found(Vec<FoundDerivation>),
+    Found(Vec<Met>),
     /// The answer to a question.
     Goal(crate::goals::Answer),
 }
@@ -194,11 +194,7 @@ impl Job {
                 Ok(Outcome::Text(Cow::Owned(text), ctx))
             }
             Self::Attr(job) => job.run(interp, value),
-            Self::Find => {
-                let mut found = Vec::new();
-                interp.find_derivations(value, &mut found, false)?;
-                Ok(Outcome::Found(found))
-            }
+            Self::Find(find) => find.early(interp, item).map(Outcome::Found),
             Self::Goal(goals) => goals.answer(interp, value).map(Outcome::Goal),
         }
     }

@@ -25,7 +25,10 @@ impl World {
     }
 
     fn unpack(&self, mut bytes: &[u8]) -> Result<Node, UnpackError> {
-        let runtime = Runtime(self.tokio.handle().clone());
+        let runtime = Runtime {
+            handle: self.tokio.handle().clone(),
+            stop: None,
+        };
         unpack(&self.castore, &runtime, &self.limits, &mut bytes).map(|(node, _)| node)
     }
 
