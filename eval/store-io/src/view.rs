@@ -169,8 +169,18 @@ impl View {
     pub(crate) fn resolve(&self, path: &[u8], follow: bool) -> Result<Place, IoError> {
         let mut walk = Walk::new(path);
         while let Some(name) = walk.rest.pop() {
-            if name == b".." {
-                walk.up();
+            if name == b"." || name == b".." {
+                // only directories have these
+                if walk
+                    .nodes
+                    .last()
+                    .is_some_and(|node| type_of(node) != FileType::Directory)
+                {
+                    return Ok(Place::Missing);
+                }
+                if name == b".." {
+                    walk.up();
+                }
                 continue;
             }
             walk.enter(&name);
@@ -306,7 +316,7 @@ impl Walk {
 /// The components of a path, last first.
 pub(crate) fn components(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|byte| *byte == b'/')
-        .filter(|part| !part.is_empty() && *part != b".")
+        .filter(|part| !part.is_empty())
         .rev()
         .map(<[u8]>::to_vec)
         .collect()
