@@ -5,10 +5,15 @@ pub mod builder;
 pub mod daemon;
 pub mod doctor;
 pub mod eval;
+pub mod log;
 pub mod machines;
 pub mod mount;
+pub mod nix_build;
 pub mod nix_instantiate;
+pub mod path_info;
+pub mod paths;
 pub mod store;
+pub mod why_depends;
 
 use std::io::Write;
 

@@ -1,11 +1,14 @@
-//! Where things are: the environment, read once.
+//! Where things are: the environment, read once, and the configuration.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::args::Arguments;
+use crate::args::CommonArguments;
+use crate::config::{Config, environment, file};
+use crate::failure::Failure;
+use crate::suggest::nearest;
 
 /// What every command may need of its surroundings.
 #[derive(Clone, Debug)]
@@ -16,8 +19,14 @@ pub struct Context {
     pub command_name: &'static str,
     /// Whether only failures are told.
     pub quiet: bool,
+    /// How much more than usual is told.
+    pub verbosity: u8,
     /// Whether stderr is a terminal that may show progress.
     pub terminal: bool,
+    /// Whether stderr may have colours.
+    pub colours: bool,
+    /// What is configured, but for the flags of the command.
+    pub config: Config,
     /// Folder for sockets and running machines.
     pub runtime_dir: PathBuf,
     /// Folder for what can be found out again.
@@ -29,31 +38,87 @@ pub struct Context {
 }
 
 impl Context {
-    /// Reads the environment.
-    pub fn new(arguments: &Arguments) -> Self {
+    /// Reads the environment and the configuration file.
+    ///
+    /// # Errors
+    /// When the configuration says what cannot be meant.
+    pub fn new(arguments: &CommonArguments, command_name: &'static str) -> Result<Self, Failure> {
         let get = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let home = Home {
             root: is_root(),
             get: &get,
         };
-        let store_url = arguments
-            .store
-            .clone()
-            .unwrap_or_else(|| format!("rocksdb://{}", home.store().display()));
-        Self {
-            store_url,
-            command_name: arguments.command.name(),
+        let config = configuration(arguments, &home)?;
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr())
+            && get("TERM").is_none_or(|term| term != "dumb");
+        let mut context = Self {
+            store_url: format!("rocksdb://{}", home.store().display()),
+            command_name,
             quiet: arguments.quiet,
-            terminal: std::io::IsTerminal::is_terminal(&std::io::stderr())
-                && get("TERM").is_none_or(|term| term != "dumb"),
+            verbosity: arguments.verbose,
+            terminal,
+            colours: terminal && get("NO_COLOR").is_none(),
+            config,
             runtime_dir: home.runtime(),
             cache_dir: home.cache(),
             image_dirs: home.images(),
             environment: std::env::vars_os()
                 .map(|(name, value)| (name.into_vec(), value.into_vec()))
                 .collect(),
-        }
+        };
+        let store = arguments.store.clone().or_else(|| context.config.store.clone());
+        context.use_store(store.as_deref())?;
+        Ok(context)
     }
+
+    /// Makes this URL, or the store of this name, the command's store; `None` and `auto` change nothing.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn use_store(&mut self, store: Option<&str>) -> Result<(), Failure> {
+        if let Some(store) = store.filter(|store| *store != "auto") {
+            self.store_url = resolve(store, &self.config.stores, "store")?;
+        }
+        Ok(())
+    }
+
+    /// The URL of a builder given as one, or by name.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn builder_url(&self, builder: &str) -> Result<String, Failure> {
+        resolve(builder, &self.config.builders, "builder")
+    }
+}
+
+/// The file, then `NIX_CONFIG`. Flags come last, and are the commands' own.
+fn configuration(arguments: &CommonArguments, home: &Home<'_>) -> Result<Config, Failure> {
+    let mut config = Config::default();
+    match &arguments.config {
+        Some(path) => file::merge(&mut config, path, true)?,
+        None => file::merge(&mut config, &home.config(), false)?,
+    }
+    if let Ok(text) = std::env::var("NIX_CONFIG") {
+        environment::merge(&mut config, &text);
+    }
+    Ok(config)
+}
+
+/// What has a colon or a slash is a URL; anything else must be a name.
+fn resolve(given: &str, names: &BTreeMap<String, String>, what: &str) -> Result<String, Failure> {
+    if let Some(url) = names.get(given) {
+        return Ok(url.clone());
+    }
+    if given.contains([':', '/']) {
+        return Ok(given.to_string());
+    }
+    let failure = Failure::usage(format!("there is no {what} called '{given}'"));
+    Err(match nearest(given, names.keys().map(String::as_str)) {
+        Some(near) => failure.with_hint(format!("did you mean '{near}'?")),
+        None => failure.with_hint(format!(
+            "give a URL such as grpc+unix:///run/{what}.sock, or name one under [{what}s] in the configuration file"
+        )),
+    })
 }
 
 /// Where a user's files go (XDG base directories; /var and /run for root).
@@ -81,6 +146,11 @@ impl Home<'_> {
             (self.get)("HOME").as_deref(),
         );
         dir.unwrap_or_else(|_| PathBuf::from(igloo_store::url::SYSTEM_DIR)) // no home: the system's place, which says what it lacks
+    }
+
+    fn config(&self) -> PathBuf {
+        self.place("XDG_CONFIG_HOME", ".config", "/etc")
+            .join("config.toml")
     }
 
     fn cache(&self) -> PathBuf {
@@ -121,6 +191,18 @@ mod tests {
         };
         let home = Home { root, get: &get };
         (home.store(), home.runtime(), home.images())
+    }
+
+    #[test]
+    fn stores_and_builders_have_names() {
+        let names = BTreeMap::from([("work".to_string(), "rocksdb:///w".to_string())]);
+        assert_eq!(resolve("work", &names, "store").unwrap(), "rocksdb:///w");
+        assert_eq!(resolve("memory:", &names, "store").unwrap(), "memory:");
+        let failure = resolve("wrok", &names, "store").unwrap_err();
+        assert_eq!(
+            failure.message(),
+            "error: there is no store called 'wrok'\nhint: did you mean 'work'?\n"
+        );
     }
 
     #[test]

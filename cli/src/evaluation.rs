@@ -277,7 +277,7 @@ fn lint(level: &str) -> LintLevel {
 }
 
 /// Entries of `-I`, then of `NIX_PATH`, whose colons inside URLs separate nothing.
-fn search_path(given: &[String], from_environment: &str) -> Vec<(String, String)> {
+pub fn search_path(given: &[String], from_environment: &str) -> Vec<(String, String)> {
     let mut entries: Vec<&str> = given.iter().map(String::as_str).collect();
     let mut start = 0;
     for (index, _) in from_environment.match_indices(':') {
@@ -322,7 +322,7 @@ fn world(settings: &Settings) -> Result<FsIo, Failure> {
 }
 
 /// The path from the root, `.` and `..` resolved in words: links are not followed.
-fn absolute(path: &str) -> Vec<u8> {
+pub fn absolute(path: &str) -> Vec<u8> {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let mut clean = PathBuf::from("/");
     for part in here.join(Path::new(path)).components() {

@@ -57,6 +57,11 @@ impl Failure {
         }
     }
 
+    /// The user stopped it.
+    pub fn interrupted(message: impl Into<String>) -> Self {
+        Self::new(anyhow::anyhow!(message.into()))
+    }
+
     /// A request that failed with an error of a known class; common classes bring their own hint.
     pub fn coded(error: impl Into<anyhow::Error>, code: Code) -> Self {
         Self {

@@ -1,282 +1,160 @@
-//! What is shown on stderr while builds run.
+//! What is shown on stderr while a job runs.
 //!
-//! Lines when something begins or ends; between them, on a terminal, one line that is written over and shows the
-//! builds that run with their last log line. Log bytes are a stranger's: control characters never reach the terminal.
+//! Lines when something begins or ends; between them, on a terminal, a block of lines that is written over. Drawn here and not by
+//! a crate, for two reasons: the block is a pure function that tests can read, and a log is a stranger's text.
 //!
-//! Invariant: memory is bounded, [`TAIL_LINES`] lines of at most [`LINE_SIZE_MAX`] bytes for each running build.
+//! Map: [`model`] updates in, story lines out; [`block`] the model as lines; [`screen`] lines on a terminal; [`summary`] what is
+//! told at the end; [`log`] lines and phases of logs; [`style`], [`figures`] text.
+//!
+//! Invariant: the terminal is written at most once each [`TICK`], whatever the builds do; updates never wait for it longer.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::Write as _;
+pub mod block;
+pub mod figures;
+pub mod log;
+pub mod model;
+pub mod screen;
+pub mod style;
+pub mod summary;
+#[cfg(test)]
+mod tests;
+
+use std::io::Stderr;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use igloo_build::{BuildEvent, BuildStats};
-use igloo_driver::realise::{RealiseEvent, RealiseEventKind};
-use nix_compat::store_path::{StoreDir, StorePath};
+use igloo_driver::job::Update;
+use nix_compat::store_path::StoreDir;
 use tokio::sync::mpsc;
 
-/// Lines of log shown when a build fails; as many as Nix shows.
-pub const TAIL_LINES: usize = 10;
-/// Longest line kept, bytes.
-const LINE_SIZE_MAX: usize = 1024;
-/// How often the overwritten line is renewed.
-const TICK: Duration = Duration::from_millis(200);
-/// How often a silent story tells that it goes on, where there is no terminal.
-const REMINDER: Duration = Duration::from_secs(30);
+use block::Size;
+use model::{Logs, Model, Telling};
+use screen::Screen;
+use style::Line;
 
-/// How much is told.
-#[derive(Clone, Copy, Debug)]
-pub struct ProgressOptions {
-    /// Nothing but what callers print themselves.
-    pub quiet: bool,
-    /// Whether stderr is a terminal.
-    pub terminal: bool,
-    /// Every line of every log.
-    pub logs: bool,
-}
+use crate::context::Context;
 
-/// Shows events as they come; knows the last lines of every log.
+/// How often the terminal is written.
+const TICK: Duration = Duration::from_millis(100);
+/// Lines that wait for a tick at most.
+const PENDING_MAX: usize = 512;
+/// Size of a terminal that does not say it.
+const USUAL_SIZE: Size = Size {
+    columns: 80,
+    rows: 24,
+};
+
+/// Shows updates as they come.
 #[derive(Debug)]
 pub struct Progress {
-    options: ProgressOptions,
-    dir: StoreDir,
-    total: usize,
-    done: usize,
-    running: BTreeMap<StorePath, Running>,
-    tails: BTreeMap<StorePath, VecDeque<String>>,
-    overwritten: bool,
-    last_line: Instant,
-}
-
-#[derive(Debug)]
-struct Running {
-    since: Instant,
-    partial: Vec<u8>,
-    tail: VecDeque<String>,
+    model: Model,
+    start: Instant,
+    terminal: bool,
+    colours: bool,
+    pending: Vec<Line>,
 }
 
 impl Progress {
-    /// Shows `total` builds.
-    pub fn new(options: ProgressOptions, dir: StoreDir, total: usize) -> Self {
+    /// For a command with this context.
+    pub fn new(context: &Context, dir: StoreDir, logs: Logs, keeps_going: bool) -> Self {
+        let telling = Telling {
+            quiet: context.quiet,
+            verbose: context.verbosity > 0,
+            beginnings: !context.terminal || logs == Logs::Raw,
+            failures: keeps_going,
+            logs,
+        };
         Self {
-            options,
-            dir,
-            total,
-            done: 0,
-            running: BTreeMap::new(),
-            tails: BTreeMap::new(),
-            overwritten: false,
-            last_line: Instant::now(),
+            model: Model::new(dir, telling),
+            start: Instant::now(),
+            terminal: context.terminal && !context.quiet,
+            colours: context.colours,
+            pending: Vec::new(),
         }
     }
 
-    /// Shows events until there are no more; gives itself back for what it knows of failed builds.
-    pub async fn follow(mut self, mut events: mpsc::Receiver<RealiseEvent>) -> Self {
+    /// Shows updates until there are no more; gives back what it knows.
+    ///
+    /// Writes to the terminal, which may block: run it where that hurts nobody.
+    pub async fn follow(mut self, mut updates: mpsc::Receiver<Update>) -> Model {
         let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => self.take(event),
+                update = updates.recv() => match update {
+                    Some(update) => self.take(update),
                     None => break,
                 },
-                _ = tick.tick() => self.renew(),
+                _ = tick.tick() => self.tick(),
             }
         }
-        self.clear();
-        self
+        self.flush();
+        screen().clear();
+        self.model
     }
 
-    /// The last lines of a failed build's log.
-    pub fn tail(&self, drv_path: &StorePath) -> impl Iterator<Item = &str> {
-        self.tails.get(drv_path).into_iter().flatten().map(String::as_str)
-    }
-
-    fn take(&mut self, event: RealiseEvent) {
-        let path = event.drv_path;
-        match event.kind {
-            RealiseEventKind::Began => {
-                let running = Running {
-                    since: Instant::now(),
-                    partial: Vec::new(),
-                    tail: VecDeque::new(),
-                };
-                self.running.insert(path, running);
-            }
-            RealiseEventKind::Build(BuildEvent::Preparing { machine }) => {
-                self.line(&format!("building '{}' ({machine})", self.dir.print(&path)));
-            }
-            RealiseEventKind::Build(BuildEvent::Log { bytes, .. }) => self.log(&path, &bytes),
-            RealiseEventKind::Build(_) => {}
-            RealiseEventKind::Registered { stats } => {
-                self.running.remove(&path);
-                self.done += 1;
-                self.line(&format!("built '{}': {}", self.dir.print(&path), summary(&stats)));
-            }
-            RealiseEventKind::Failed { .. } => {
-                if let Some(mut running) = self.running.remove(&path) {
-                    if let Some(line) = running.end() {
-                        running.keep(line);
-                    }
-                    self.tails.insert(path, running.tail);
-                }
-            }
+    fn take(&mut self, update: Update) {
+        let lines = self.model.take(update, self.start.elapsed());
+        self.pending.extend(lines);
+        if self.pending.len() >= PENDING_MAX || (!self.terminal && !self.pending.is_empty()) {
+            self.flush();
         }
     }
 
-    fn log(&mut self, path: &StorePath, bytes: &[u8]) {
-        let Some(running) = self.running.get_mut(path) else {
-            return;
-        };
-        let mut lines = Vec::new();
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            running
-                .partial
-                .extend_from_slice(&part[..part.len().min(LINE_SIZE_MAX)]);
-            if part.ends_with(b"\n") || running.partial.len() >= LINE_SIZE_MAX {
-                lines.extend(running.end());
-            }
-        }
-        for line in &lines {
-            running.keep(line.clone());
-        }
-        if self.options.logs {
-            for line in lines {
-                self.line(&format!("{}> {line}", short(path)));
-            }
-        }
+    fn tick(&mut self) {
+        let lines = self.model.remind(self.start.elapsed());
+        self.pending.extend(lines);
+        self.flush();
     }
 
-    /// A line that stays.
-    fn line(&mut self, text: &str) {
-        if self.options.quiet {
+    fn flush(&mut self) {
+        let story = std::mem::take(&mut self.pending);
+        if !self.terminal {
+            for line in story {
+                tell(&line, self.colours);
+            }
             return;
         }
-        self.clear();
-        self.last_line = Instant::now();
-        eprintln!("{text}");
-    }
-
-    fn renew(&mut self) {
-        if self.options.quiet || self.running.is_empty() {
-            return;
-        }
-        if self.options.terminal {
-            self.overwrite();
-        } else if self.last_line.elapsed() >= REMINDER {
-            let running: Vec<String> = self
-                .running
-                .iter()
-                .map(|(path, running)| running.describe(path))
-                .collect();
-            for text in running {
-                self.line(&text);
-            }
-        }
-    }
-
-    fn overwrite(&mut self) {
-        let running: Vec<String> = self
-            .running
-            .iter()
-            .map(|(path, running)| running.describe(path))
-            .collect();
-        let text = format!("[{}/{}] {}", self.done, self.total, running.join(" | "));
-        let width = 100; // what every terminal has; nothing is lost, the lines above tell the story
-        let text: String = text.chars().take(width).collect();
-        let mut err = std::io::stderr().lock();
-        let _ = write!(err, "\r\x1b[K{text}"); // a terminal that is gone is no reason to stop
-        let _ = err.flush();
-        self.overwritten = true;
-    }
-
-    fn clear(&mut self) {
-        if std::mem::take(&mut self.overwritten) {
-            let _ = write!(std::io::stderr().lock(), "\r\x1b[K"); // as above
-        }
+        let size = size();
+        let block = block::lines(&self.model, self.start.elapsed(), size);
+        screen().update(&story, block, size, self.colours);
     }
 }
 
-impl Running {
-    /// The line that has ended, made safe to show; none when it is empty.
-    fn end(&mut self) -> Option<String> {
-        let line = printable(&std::mem::take(&mut self.partial));
-        (!line.is_empty()).then_some(line)
+/// Tells a line on stderr, above whatever is shown there.
+pub fn tell(line: &Line, colours: bool) {
+    let text = format!("{}\n", line.paint(colours));
+    screen().above(text.as_bytes());
+}
+
+/// stderr for others who write to it: what they write goes above the block.
+#[derive(Clone, Copy, Debug)]
+pub struct AboveBlock;
+
+impl std::io::Write for AboveBlock {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        screen().above(bytes);
+        Ok(bytes.len())
     }
 
-    fn keep(&mut self, line: String) {
-        if self.tail.len() == TAIL_LINES {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line);
-    }
-
-    fn describe(&self, path: &StorePath) -> String {
-        let last = self.tail.back().map_or("", String::as_str);
-        format!("{} {} s: {last}", short(path), self.since.elapsed().as_secs())
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
-/// What a build used, for people.
-pub fn summary(stats: &BuildStats) -> String {
-    format!(
-        "machine ready in {:.2} s, ran {:.2} s, {:.2} s in all; read {} in {} input files, wrote {}",
-        stats.boot.as_secs_f64(),
-        stats.run.as_secs_f64(),
-        stats.total.as_secs_f64(),
-        bytes_for_people(stats.input_bytes_read),
-        stats.input_files_read,
-        bytes_for_people(stats.output_bytes),
-    )
+/// The one screen of this process.
+fn screen() -> MutexGuard<'static, Screen<Stderr>> {
+    static SCREEN: LazyLock<Mutex<Screen<Stderr>>> =
+        LazyLock::new(|| Mutex::new(Screen::new(std::io::stderr())));
+    SCREEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `1.2 MB`
-#[allow(clippy::cast_precision_loss, reason = "a figure for people")]
-pub fn bytes_for_people(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
-    }
-}
-
-/// The name without hash and extension.
-fn short(path: &StorePath) -> &str {
-    let name = path.name().as_str();
-    name.strip_suffix(".drv").unwrap_or(name)
-}
-
-/// Text without line ends and with every control character but tabs left out, colours included.
-fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(char) = chars.next() {
-        if char == '\x1b' && chars.next_if_eq(&'[').is_some() {
-            while chars.next_if(|char| !('@'..='~').contains(char)).is_some() {}
-            chars.next();
-        } else if char == '\t' || !char.is_control() {
-            out.push(char);
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_cannot_drive_the_terminal() {
-        assert_eq!(
-            printable(b"\x1b[31mred\x1b[0m \x1b]0;title\x07ok\r\n"),
-            "red ]0;titleok"
-        );
-        assert_eq!(printable(b"a\tb\xff"), "a\tb\u{fffd}");
-    }
-
-    #[test]
-    fn sizes_are_readable() {
-        assert_eq!(bytes_for_people(999), "999 B");
-        assert_eq!(bytes_for_people(1_500_000), "1.5 MB");
+/// The terminal's size now: it may change at any time.
+fn size() -> Size {
+    match terminal_size::terminal_size_of(std::io::stderr()) {
+        Some((columns, rows)) if columns.0 > 0 && rows.0 > 0 => Size {
+            columns: columns.0.into(),
+            rows: rows.0.into(),
+        },
+        _ => USUAL_SIZE,
     }
 }

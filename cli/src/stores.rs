@@ -38,7 +38,7 @@ async fn open_for(context: &Context, access: Access) -> Result<Store, Failure> {
 /// A builder in another process. It reads inputs from the store itself where it knows it under the same URL, else from
 /// us.
 pub async fn remote_builder(context: &Context, url: &str) -> Result<Arc<dyn Builder>, Failure> {
-    let connection = Connection::open(url).await?;
+    let connection = Connection::open(&context.builder_url(url)?).await?;
     let builder = GrpcBuilder::new(&connection).await?;
     Ok(Arc::new(builder.with_input_store(&context.store_url)))
 }

@@ -14,6 +14,7 @@
 pub mod derivations;
 pub mod mounts;
 pub mod processes;
+pub mod snapshots;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -83,7 +84,19 @@ impl World {
         command.env("IGLOO_STORE", format!("rocksdb://{}", self.store_dir().display()));
         command.env("IGLOO_IMAGE", image_dir());
         command.env("NO_COLOR", "1");
-        command.env_remove("IGLOO_BUILDER");
+        for name in [
+            "IGLOO_BUILDER",
+            "IGLOO_COORDINATOR",
+            "IGLOO_EVALUATOR",
+            "IGLOO_CONFIG",
+            "NIX_PATH",
+            "XDG_CONFIG_HOME",
+        ] {
+            command.env_remove(name);
+        }
+        // a configuration of the user of this machine is none of a test's
+        command.env("XDG_CONFIG_HOME", self.path("home/.config"));
+        command.env("NIX_CONFIG", "substituters =");
         command
     }
 

@@ -18,7 +18,9 @@ use crate::stores;
 /// Inputs come from the caller, or from the store both were given, when that is a server.
 pub async fn run(context: &Context, arguments: BuilderArguments, stop: Stop) -> Result<(), Failure> {
     let address = Address::parse_listen(&arguments.listen)?;
-    let builder = machines::builder(context, &arguments.machines, NetworkChoice::Refuse).await?;
+    let mut config = context.config.clone();
+    machines::configure(&mut config, &arguments.machines)?;
+    let builder = machines::builder(context, &config, NetworkChoice::Refuse).await?;
     let mut known = BTreeMap::new();
     if let StoreUrl::Remote { url } = context.store_url.parse()? {
         known.insert(url, stores::open_to_read(context).await?.castore);
@@ -27,7 +29,7 @@ pub async fn run(context: &Context, arguments: BuilderArguments, stop: Stop) -> 
         builder,
         stores: known,
         snix_store: None,
-        builds_max: u32::from(arguments.machines.max_jobs),
+        builds_max: u32::from(config.max_jobs),
         cache: Arc::new(ContentCache::default()),
     };
     let listener = Listener::bind(&address).await?;

@@ -12,7 +12,10 @@ use crate::failure::Failure;
 /// Looks at everything builds and mounts need. Exit code 1 when something is missing.
 pub async fn run(context: &Context, arguments: &DoctorArguments) -> Result<(), Failure> {
     let config = DoctorConfig {
-        image_dir: machines::image_dir(context, arguments.image.as_ref()),
+        image_dir: machines::image_dir(
+            context,
+            arguments.image.as_ref().or(context.config.image.as_ref()),
+        ),
         probe: machines::probe_config(context),
     };
     let findings = examine(&config, &Qemu).await;

@@ -1,4 +1,4 @@
-//! The builder of this machine, made from flags and context.
+//! The builder of this machine, made from the configuration.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,16 +12,36 @@ use igloo_vmm::probe::{KVM_PATIENCE, Probe, ProbeConfig};
 use igloo_vmm::qemu::Qemu;
 
 use crate::args::{MachineArguments, NetworkChoice};
+use crate::config::Config;
+use crate::config::value::Value;
 use crate::context::Context;
 use crate::failure::Failure;
+
+/// Merges the flags into the configuration.
+pub fn configure(config: &mut Config, arguments: &MachineArguments) -> Result<(), Failure> {
+    let mut set = |name: &str, value: Option<String>| match value {
+        Some(value) => config
+            .set(name, &Value::Text(value))
+            .map_err(|error| error.into_failure(&format!("--{name}"))),
+        None => Ok(()),
+    };
+    set("max-jobs", arguments.max_jobs.clone())?;
+    set("cores", arguments.cores.map(|cores| cores.to_string()))?;
+    set("memory", arguments.memory.map(|memory| memory.to_string()))?;
+    if let Some(image) = &arguments.image {
+        config.image = Some(image.clone());
+    }
+    config.network = arguments.network.or(config.network);
+    Ok(())
+}
 
 /// A builder that gives every build its own microVM; `network` is what the command does unless told otherwise.
 pub async fn builder(
     context: &Context,
-    arguments: &MachineArguments,
+    given: &Config,
     network: NetworkChoice,
 ) -> Result<Arc<dyn Builder>, Failure> {
-    let image_dir = image_dir(context, arguments.image.as_ref());
+    let image_dir = image_dir(context, given.image.as_ref());
     let image = GuestImage::open(&image_dir)?;
     let probe_config = probe_config(context);
     if context.terminal && !context.quiet && !probe_config.state_dir.exists() {
@@ -43,12 +63,12 @@ pub async fn builder(
         probe.choice.accelerator,
         probe_config.runtime_root,
     );
-    config.slots = usize::from(arguments.max_jobs);
-    config.size.memory_mib = arguments.memory;
-    config.size.memory_mib_max = config.size.memory_mib_max.max(arguments.memory);
-    config.size.cores = arguments.cores;
-    config.size.cores_max = config.size.cores_max.max(arguments.cores);
-    config.network = match arguments.network.unwrap_or(network) {
+    config.slots = usize::from(given.max_jobs);
+    config.size.memory_mib = given.memory_mib;
+    config.size.memory_mib_max = config.size.memory_mib_max.max(given.memory_mib);
+    config.size.cores = given.cores;
+    config.size.cores_max = config.size.cores_max.max(given.cores);
+    config.network = match given.network.unwrap_or(network) {
         NetworkChoice::Allow => NetworkPolicy::Allow,
         NetworkChoice::Refuse => NetworkPolicy::Refuse,
     };

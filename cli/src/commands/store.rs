@@ -11,7 +11,7 @@ use nix_compat::hash::NixHash;
 use nix_compat::store_path::{StorePath, StorePathName};
 use serde_json::json;
 
-use super::say;
+use super::{paths, say};
 use crate::args::{AddArguments, DumpArguments, InfoArguments, ListArguments, VerifyArguments};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -53,7 +53,7 @@ fn name_in_store(path: &Path, named: Option<&str>) -> Result<StorePathName, Fail
 /// `igloo store dump`
 pub async fn dump(context: &Context, arguments: &DumpArguments) -> Result<(), Failure> {
     let store = stores::open_to_read(context).await?;
-    let info = find(&store, &arguments.path).await?;
+    let info = paths::find(&store, &arguments.path).await?;
     let mut out = std::io::stdout();
     store
         .dump(&info.node, &mut out)
@@ -67,7 +67,7 @@ pub async fn info(context: &Context, arguments: &InfoArguments) -> Result<(), Fa
     let store = stores::open_to_read(context).await?;
     let mut infos = Vec::new();
     for path in &arguments.paths {
-        infos.push(find(&store, path).await?);
+        infos.push(paths::find(&store, path).await?);
     }
     if arguments.json {
         return say(serde_json::Value::from_iter(
@@ -118,7 +118,7 @@ pub async fn verify(context: &Context, arguments: &VerifyArguments) -> Result<()
         }
     }
     for path in &arguments.paths {
-        let info = find(&store, path).await?;
+        let info = paths::find(&store, path).await?;
         check(&info).await;
     }
     if damaged > 0 {
@@ -131,23 +131,6 @@ pub async fn verify(context: &Context, arguments: &VerifyArguments) -> Result<()
         eprintln!("{checked} store paths are whole");
     }
     Ok(())
-}
-
-/// The record of a path given by the user: absolute, or its base name.
-async fn find(store: &Store, text: &str) -> Result<PathInfo, Failure> {
-    let path = if text.contains('/') {
-        store.dir.parse(text)?
-    } else {
-        StorePath::parse(text)?
-    };
-    match store.path_infos.get(&path).await? {
-        Some(info) => Ok(info),
-        None => Err(Failure::new(anyhow::anyhow!(
-            "{} is not in the store",
-            store.dir.display(&path)
-        ))
-        .with_hint("`igloo store list` shows what is")),
-    }
 }
 
 fn as_json(store: &Store, info: &PathInfo) -> serde_json::Value {

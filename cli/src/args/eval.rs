@@ -1,0 +1,50 @@
+//! Arguments of commands that evaluate.
+
+use clap::Args;
+
+/// Arguments of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArguments {
+    /// The file to evaluate [default: ./default.nix]
+    #[arg(long, short)]
+    pub file: Option<String>,
+    /// An expression instead of a file
+    #[arg(long, short = 'E', conflicts_with = "file")]
+    pub expr: Option<String>,
+    /// Attribute path to select; may be repeated
+    #[arg(long, short = 'A')]
+    pub attr: Vec<String>,
+    /// An argument for functions: a name and an expression
+    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"])]
+    pub arg: Vec<String>,
+    /// An argument for functions: a name and a string
+    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"])]
+    pub argstr: Vec<String>,
+    /// Search path entry, PATH or NAME=PATH
+    #[arg(long, short = 'I')]
+    pub include: Vec<String>,
+    /// A setting as in nix.conf
+    #[arg(long, num_args = 2, value_names = ["NAME", "VALUE"])]
+    pub option: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print XML
+    #[arg(long, conflicts_with = "json")]
+    pub xml: bool,
+    /// See nothing but the expression and the store
+    #[arg(long)]
+    pub pure: bool,
+    /// Show every call in errors
+    #[arg(long)]
+    pub show_trace: bool,
+}
+
+/// Words for a command that parses them itself.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct NixArguments {
+    /// As for Nix's command of this name
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}

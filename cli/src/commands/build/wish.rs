@@ -1,0 +1,110 @@
+//! What was asked for, by whatever command.
+
+use igloo_evaluator::Argument;
+
+use super::super::machines;
+use crate::args::BuildArguments;
+use crate::config::Config;
+use crate::config::value::Value;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::progress::model::Logs;
+
+/// A build, as it was asked for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Words that name what to build; none means `./default.nix`.
+    pub inputs: Vec<String>,
+    /// Whether the words are expressions.
+    pub expressions: bool,
+    /// Attribute paths; none means the whole.
+    pub attributes: Vec<String>,
+    /// Arguments for functions.
+    pub arguments: Vec<Argument>,
+    /// Search path entries in front of `NIX_PATH`'s.
+    pub search: Vec<String>,
+    /// Everything configured, flags included.
+    pub config: Config,
+    /// Whether what is there is built again and compared.
+    pub check: bool,
+    /// Whether it is only said what would be done.
+    pub dry_run: bool,
+    /// Name of the links.
+    pub link: Option<String>,
+    /// Whether the answer is JSON.
+    pub json: bool,
+    /// Lines of logs to show.
+    pub logs: Logs,
+    /// Whether a store path is evaluated as a file, as `nix-build` does, and not fetched.
+    pub store_paths_are_files: bool,
+}
+
+impl Wish {
+    /// From the arguments of `igloo build`.
+    pub fn from_arguments(context: &Context, given: BuildArguments) -> Result<Self, Failure> {
+        let config = configure(context, &given)?;
+        let expressions = given.expr.is_some();
+        let inputs = match (given.expr, given.file) {
+            (Some(expression), _) => vec![expression],
+            (None, Some(file)) => vec![file],
+            (None, None) => given.inputs,
+        };
+        let by_expression =
+            pairs(&given.arg).map(|(name, text)| Argument::Expression(name.into(), text.to_string().into()));
+        let by_text = pairs(&given.argstr).map(|(name, text)| Argument::Text(name.into(), text.into()));
+        Ok(Self {
+            inputs,
+            expressions,
+            attributes: given.attr,
+            arguments: by_expression.chain(by_text).collect(),
+            search: given.include,
+            config,
+            check: given.check,
+            dry_run: given.dry_run,
+            link: (!given.no_link).then_some(given.out_link),
+            json: given.json,
+            logs: if given.print_build_logs {
+                Logs::Named
+            } else {
+                Logs::None
+            },
+            store_paths_are_files: false,
+        })
+    }
+}
+
+fn configure(context: &Context, given: &BuildArguments) -> Result<Config, Failure> {
+    let mut config = context.config.clone();
+    for (name, value) in pairs(&given.option) {
+        config.set_option(name, value)?;
+    }
+    machines::configure(&mut config, &given.machines)?;
+    if let Some(substituters) = &given.substituters {
+        let value = Value::Text(substituters.clone());
+        config
+            .set("substituters", &value)
+            .map_err(|error| error.into_failure("--substituters"))?;
+    }
+    config.builder = given.builder.clone().or(config.builder);
+    config.coordinator = given.coordinator.clone().or(config.coordinator);
+    config.evaluator = given.evaluator.clone().or(config.evaluator);
+    config.keep_going |= given.keep_going;
+    config.keep_failed |= given.keep_failed;
+    config.substitute &= !given.no_substitute;
+    if let Some(seconds) = given.timeout {
+        config.timeout = crate::config::value::seconds(seconds);
+    }
+    if let Some(seconds) = given.max_silent_time {
+        config.max_silent_time = crate::config::value::seconds(seconds);
+    }
+    if given.show_trace {
+        config.evaluation.push(("show-trace".into(), "true".into()));
+    }
+    Ok(config)
+}
+
+/// clap gives both words of each pair in one list.
+fn pairs(flat: &[String]) -> impl Iterator<Item = (&str, &str)> {
+    flat.chunks_exact(2)
+        .map(|pair| (pair[0].as_str(), pair[1].as_str()))
+}
