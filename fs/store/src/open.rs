@@ -32,6 +32,17 @@ pub struct OpenOptions {
     pub owner: String,
 }
 
+/// Nix's directory, for writing.
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            dir: StoreDir::default(),
+            access: Access::Write,
+            owner: "another program".into(),
+        }
+    }
+}
+
 /// What a store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {

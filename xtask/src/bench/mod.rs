@@ -3,6 +3,7 @@
 //! Every figure is taken side by side with a yardstick in one run, interleaved, because machines are shared and noisy: read
 //! the ratios. CPU seconds are user and system time of the process and its children.
 
+mod coordinator;
 mod first_light;
 mod measure;
 
@@ -11,8 +12,9 @@ use anyhow::{Result, bail};
 /// Runs the task.
 pub fn run(options: &[String]) -> Result<()> {
     match options.first().map(String::as_str) {
+        Some("coordinator") => coordinator::run(),
         Some("first-light") => first_light::run(),
-        Some(other) => bail!("there is no benchmark `{other}`; there is: first-light"),
-        None => bail!("name a benchmark: first-light"),
+        Some(other) => bail!("there is no benchmark `{other}`; there are: coordinator, first-light"),
+        None => bail!("name a benchmark: coordinator, first-light"),
     }
 }
