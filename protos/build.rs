@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const SCHEMAS: [&str; 8] = [
+const SCHEMAS: [&str; 10] = [
     "snix/castore/v1/castore.proto",
     "snix/castore/v1/rpc_blobstore.proto",
     "snix/castore/v1/rpc_directory.proto",
@@ -11,6 +11,8 @@ const SCHEMAS: [&str; 8] = [
     "igloo/castore/v1/content.proto",
     "igloo/store/v1/store.proto",
     "igloo/build/v1/build.proto",
+    "igloo/evaluator/v1/evaluate.proto",
+    "igloo/coordinator/v1/coordinator.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -126,7 +126,7 @@ fn header(request: &BuildRequest, sources: &[InputSource]) -> v1::BuildHeader {
             network: request.constraints.network,
             features: request.constraints.features.iter().cloned().collect(),
         }),
-        limits: Some(limits(&request.limits)),
+        limits: Some(limits_message(&request.limits)),
         input_stores: sources.iter().map(input_store).collect(),
         inputs_count: request.inputs.len() as u64,
         files_count: request.additional_files.len() as u64,
@@ -139,7 +139,7 @@ fn header(request: &BuildRequest, sources: &[InputSource]) -> v1::BuildHeader {
     }
 }
 
-fn limits(limits: &Limits) -> v1::Limits {
+pub(crate) fn limits_message(limits: &Limits) -> v1::Limits {
     v1::Limits {
         wall_ms: limits.wall.map(millis),
         silence_ms: limits.silence.map(millis),
@@ -348,7 +348,7 @@ fn read_constraints(constraints: v1::Constraints) -> Result<Constraints, WireErr
     })
 }
 
-fn read_limits(limits: &v1::Limits) -> Limits {
+pub(crate) fn read_limits(limits: &v1::Limits) -> Limits {
     Limits {
         wall: limits.wall_ms.map(Duration::from_millis),
         silence: limits.silence_ms.map(Duration::from_millis),
@@ -389,7 +389,7 @@ pub(crate) fn at_most(size: usize, max: usize, field: &'static str) -> Result<()
     }
 }
 
-fn exactly(size: usize, expected: usize, field: &'static str) -> Result<(), WireError> {
+pub(crate) fn exactly(size: usize, expected: usize, field: &'static str) -> Result<(), WireError> {
     if size == expected {
         Ok(())
     } else {

@@ -51,6 +51,22 @@ pub fn event_message(event: BuildEvent) -> v1::BuildEvent {
     v1::BuildEvent { event: Some(event) }
 }
 
+/// Reads a watcher's event; `None` for what a watcher is not told: outputs and ends, and what this igloo does not know.
+pub fn read_event(event: Event) -> Option<BuildEvent> {
+    Some(match event {
+        Event::Preparing(preparing) => BuildEvent::Preparing {
+            machine: text(&preparing.machine),
+        },
+        Event::Started(_) => BuildEvent::Started,
+        Event::Log(log) => BuildEvent::Log {
+            sequence: log.sequence,
+            bytes: log.bytes,
+        },
+        Event::Collecting(_) => BuildEvent::Collecting,
+        _ => return None,
+    })
+}
+
 /// Writes a step through an output.
 pub fn step_message(event: TreeEvent) -> v1::TreeStep {
     let text = |name: Option<NodeName>| {
@@ -138,7 +154,7 @@ fn outcome_message(outcome: BuildOutcome) -> End {
     }
 }
 
-fn stats_message(stats: BuildStats) -> v1::Stats {
+pub(crate) fn stats_message(stats: BuildStats) -> v1::Stats {
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     v1::Stats {
         boot_us: micros(stats.boot),
@@ -199,7 +215,7 @@ fn nonzero_byte(value: u32, field: &'static str) -> Result<u8, WireError> {
     byte.ok_or(reason).field(field)
 }
 
-fn read_stats(stats: &v1::Stats) -> BuildStats {
+pub(crate) fn read_stats(stats: &v1::Stats) -> BuildStats {
     BuildStats {
         boot: Duration::from_micros(stats.boot_us),
         run: Duration::from_micros(stats.run_us),

@@ -13,12 +13,16 @@
 //! Map
 //! - [`snix`], [`igloo`]: generated types, clients and server traits, one module for each package;
 //! - [`castore`]: digests, nodes, directories; [`build`]: requests, [`event`]: events, outcomes, failures;
+//! - [`coordinator`]: jobs, updates, reports; [`evaluate`]: evaluations;
 //! - [`path_info`]: records of store paths; [`snix_build`]: build requests of snix's clients;
-//!   [`error`]: why a message was refused.
+//!   [`decode`]: from bytes in one step; [`error`]: why a message was refused.
 
 pub mod build;
 pub mod castore;
+pub mod coordinator;
+pub mod decode;
 pub mod error;
+pub mod evaluate;
 pub mod event;
 pub mod path_info;
 pub mod snix_build;
@@ -85,6 +89,20 @@ pub mod igloo {
         /// Package `igloo.build.v1`.
         pub mod v1 {
             tonic::include_proto!("igloo.build.v1");
+        }
+    }
+    /// Evaluations.
+    pub mod evaluator {
+        /// Package `igloo.evaluator.v1`.
+        pub mod v1 {
+            tonic::include_proto!("igloo.evaluator.v1");
+        }
+    }
+    /// Jobs.
+    pub mod coordinator {
+        /// Package `igloo.coordinator.v1`.
+        pub mod v1 {
+            tonic::include_proto!("igloo.coordinator.v1");
         }
     }
 }

@@ -117,7 +117,7 @@ pub fn path_digest(bytes: &[u8], field: &'static str) -> Result<[u8; DIGEST_LEN]
         .map_err(|_| form(field, "a store path's digest of 20 bytes"))
 }
 
-fn store_path(base_name: &[u8], field: &'static str) -> Result<StorePath, WireError> {
+pub(crate) fn store_path(base_name: &[u8], field: &'static str) -> Result<StorePath, WireError> {
     StorePath::parse_bytes(base_name).field(field)
 }
 

@@ -10,12 +10,14 @@
 //! Map
 //! - [`address`]: URLs and listen addresses; [`listen`], [`connect`]: the two ends of a socket; [`serve`]: a server;
 //! - [`castore`]: blobs and directories; [`path_info`]: records of store paths; [`build`]: builds;
+//!   [`coordinator`]: jobs;
 //! - [`limits`]: every bound; [`status`]: errors over the wire, and when a call is tried again.
 
 pub mod address;
 pub mod build;
 pub mod castore;
 pub mod connect;
+pub mod coordinator;
 pub mod limits;
 pub mod listen;
 pub mod path_info;
@@ -27,6 +29,7 @@ pub use address::Address;
 pub use build::{BuildService, GrpcBuilder};
 pub use castore::{ChunkLists, ContentCache, GrpcBlobStore, GrpcDirectoryStore};
 pub use connect::Connection;
+pub use coordinator::RemoteCoordinator;
 pub use listen::Listener;
 pub use path_info::{Admission, GrpcPathInfoStore};
 pub use serve::Services;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures::stream;
 use igloo_castore::store::Castore;
+use igloo_driver::Coordinator;
 use igloo_status::Code;
 use igloo_store::Store;
 use tokio::sync::Semaphore;
@@ -18,6 +19,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::build::{BuildServer, BuildService, SnixBuildServer};
 use crate::castore::{BlobServer, ChunkLists, ContentServer, DirectoryServer};
+use crate::coordinator::CoordinatorServer;
 use crate::limits::{CONNECTION_WINDOW_BYTES, DRAIN_WITHIN, KEEP_ALIVE, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::listen::Listener;
 use crate::path_info::{Admission, PathInfoServer, RegistryServer};
@@ -94,6 +96,13 @@ impl Services {
             add!(self, SnixBuildServer::service(builder, store, Arc::clone(&turns)));
         }
         add!(self, BuildServer::service(service, turns));
+        self
+    }
+
+    /// Offers a coordinator.
+    #[must_use]
+    pub fn with_coordinator(mut self, coordinator: Arc<dyn Coordinator>) -> Self {
+        add!(self, CoordinatorServer::service(coordinator));
         self
     }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::{Service, blob, castore};
+use common::{Service, blob, castore, until};
 use igloo_build::{
     BuildError, BuildEvent, BuildIo, BuildOutcome, BuildReport, BuildRequest, BuildStats, Builder,
     Constraints, Limits, OutputSink, RelativePath,
@@ -442,16 +442,6 @@ fn endless() -> (Arc<dyn Builder>, Arc<AtomicUsize>) {
         }
     });
     (builder, dropped)
-}
-
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if done() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never: {what}");
 }
 
 /// Promise: dropping the future cancels the build.

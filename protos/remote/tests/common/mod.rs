@@ -1,7 +1,7 @@
 //! What the tests share: stores, services on sockets in directories of their own, bytes.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,6 +94,17 @@ pub async fn channel(service: &Service) -> tonic::transport::Channel {
     });
     let endpoint = tonic::transport::Endpoint::from_static("http://localhost");
     endpoint.connect_with_connector(connect).await.unwrap()
+}
+
+/// Waits until something has come true; fails after some seconds.
+pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
 }
 
 /// Counts bytes read.
