@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use igloo_build::lease::Lease;
 use igloo_build::path::RelativePath;
 use igloo_build::request::{
     ADDITIONAL_FILES_SIZE_MAX, BuildRequest, Constraints, INPUTS_MAX, Limits, NEEDLES_MAX, OUTPUTS_MAX,
@@ -19,6 +20,7 @@ use igloo_castore::node::{Node, NodeName};
 use crate::castore::{named, named_entry};
 use crate::error::{InField, WireError, WireReason, ascending, printable};
 use crate::igloo::build::v1;
+use crate::lease::{lease_message, read_lease};
 use v1::build_request_part::Part;
 
 /// Bytes of lists and contents in one part.
@@ -78,8 +80,9 @@ impl std::fmt::Debug for TunnelToken {
 pub fn request_parts(
     request: BuildRequest,
     sources: &[InputSource],
+    lease: Option<&Lease>,
 ) -> impl Iterator<Item = v1::BuildRequestPart> + Send + use<> {
-    let header = Part::Header(header(&request, sources));
+    let header = Part::Header(header(&request, sources, lease));
     let inputs = request
         .inputs
         .into_iter()
@@ -103,7 +106,7 @@ pub fn request_parts(
         .map(|part| v1::BuildRequestPart { part: Some(part) })
 }
 
-fn header(request: &BuildRequest, sources: &[InputSource]) -> v1::BuildHeader {
+fn header(request: &BuildRequest, sources: &[InputSource], lease: Option<&Lease>) -> v1::BuildHeader {
     v1::BuildHeader {
         program: request.program.clone(),
         arguments: request.arguments.clone(),
@@ -127,7 +130,7 @@ fn header(request: &BuildRequest, sources: &[InputSource]) -> v1::BuildHeader {
             features: request.constraints.features.iter().cloned().collect(),
         }),
         limits: Some(limits_message(&request.limits)),
-        input_stores: sources.iter().map(input_store).collect(),
+        input_stores: input_stores(sources),
         inputs_count: request.inputs.len() as u64,
         files_count: request.additional_files.len() as u64,
         needles_count: request.needles.len() as u64,
@@ -136,6 +139,7 @@ fn header(request: &BuildRequest, sources: &[InputSource]) -> v1::BuildHeader {
             .values()
             .map(|contents| contents.len() as u64)
             .sum(),
+        lease: lease.map(lease_message),
     }
 }
 
@@ -148,6 +152,11 @@ pub(crate) fn limits_message(limits: &Limits) -> v1::Limits {
         processes: limits.processes,
         scratch_bytes: limits.scratch_bytes,
     }
+}
+
+/// Writes where the inputs are.
+pub fn input_stores(sources: &[InputSource]) -> Vec<v1::InputStore> {
+    sources.iter().map(input_store).collect()
 }
 
 fn input_store(source: &InputSource) -> v1::InputStore {
@@ -189,9 +198,21 @@ fn pieces(contents: Bytes) -> impl Iterator<Item = Bytes> {
     starts.map(move |start| contents.slice(start..contents.len().min(start + PART_BYTES)))
 }
 
+/// A request as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceivedRequest {
+    /// What is to be built; checked.
+    pub request: BuildRequest,
+    /// Where its inputs are.
+    pub sources: Vec<InputSource>,
+    /// Under which lease, if any.
+    pub lease: Option<Lease>,
+}
+
 /// Puts a request together again.
 #[derive(Debug)]
 pub struct RequestReader {
+    lease: Option<Lease>,
     request: BuildRequest,
     sources: Vec<InputSource>,
     inputs: usize,
@@ -214,10 +235,10 @@ impl RequestReader {
         let inputs = announced(header.inputs_count, INPUTS_MAX, "inputs_count")?;
         let files = announced(header.files_count, FILES_MAX, "files_count")?;
         let needles = announced(header.needles_count, NEEDLES_MAX, "needles_count")?;
-        at_most(header.input_stores.len(), NAMES_MAX, "input_stores")?;
-        let sources: Result<_, _> = header.input_stores.iter().map(read_source).collect();
+        let lease = header.lease.clone();
         Ok(Self {
-            sources: sources?,
+            lease: lease.map(|lease| read_lease(Some(lease))).transpose()?,
+            sources: read_sources(&header.input_stores)?,
             inputs,
             files,
             needles,
@@ -289,18 +310,22 @@ impl RequestReader {
         }
     }
 
-    /// Ends the request: the whole, checked, and where its inputs are.
+    /// Ends the request.
     ///
     /// # Errors
     /// Less than was announced, or a request no builder can run.
-    pub fn finish(mut self) -> Result<(BuildRequest, Vec<InputSource>), WireError> {
+    pub fn finish(mut self) -> Result<ReceivedRequest, WireError> {
         self.close_file();
         exactly(self.request.inputs.len(), self.inputs, "inputs")?;
         exactly(self.request.additional_files.len(), self.files, "files")?;
         exactly(self.request.needles.len(), self.needles, "needles")?;
         exactly(self.taken_bytes, self.files_bytes, "contents")?;
         self.request.check().field("request")?;
-        Ok((self.request, self.sources))
+        Ok(ReceivedRequest {
+            request: self.request,
+            sources: self.sources,
+            lease: self.lease,
+        })
     }
 }
 
@@ -359,6 +384,11 @@ pub(crate) fn read_limits(limits: &v1::Limits) -> Limits {
     }
 }
 
+pub(crate) fn read_sources(stores: &[v1::InputStore]) -> Result<Vec<InputSource>, WireError> {
+    at_most(stores.len(), NAMES_MAX, "input_stores")?;
+    stores.iter().map(read_source).collect()
+}
+
 fn read_source(store: &v1::InputStore) -> Result<InputSource, WireError> {
     Ok(match store.store.as_ref().field("input_stores")? {
         v1::input_store::Store::Url(url) => InputSource::Url(url.clone()),
@@ -373,6 +403,19 @@ pub(crate) fn path(bytes: &[u8], field: &'static str) -> Result<RelativePath, Wi
 fn paths(list: &[Bytes], field: &'static str) -> Result<Vec<RelativePath>, WireError> {
     at_most(list.len(), NAMES_MAX, field)?;
     list.iter().map(|bytes| path(bytes, field)).collect()
+}
+
+/// Reads the paths of a build's outputs, which must be those of a request that could be run.
+///
+/// # Errors
+/// None, too many, or one that is no path below the root.
+pub fn read_attached(attached: &v1::Attached) -> Result<Vec<RelativePath>, WireError> {
+    at_most(attached.outputs.len(), OUTPUTS_MAX, "outputs")?;
+    let paths = paths(&attached.outputs, "outputs")?;
+    if paths.is_empty() || paths.iter().any(RelativePath::is_root) {
+        return Err(form("outputs", "at least one path below the root"));
+    }
+    Ok(paths)
 }
 
 fn announced(count: u64, max: usize, field: &'static str) -> Result<usize, WireError> {

@@ -4,7 +4,7 @@
 //! and read again: the second reading must succeed, else the function panics in debug builds.
 
 use bytes::Bytes;
-use igloo_build::{BuildReport, BuildRequest};
+use igloo_build::{BuildReport, BuildRequest, BuilderOffer, Lease};
 use igloo_driver::job::{Job, Update};
 use igloo_evaluator::EvaluateRequest;
 use prost::{DecodeError, Message};
@@ -17,6 +17,7 @@ use crate::evaluate::{evaluate_message, read_evaluate};
 use crate::igloo::build::v1 as build;
 use crate::igloo::coordinator::v1 as coordinator;
 use crate::igloo::evaluator::v1 as evaluator;
+use crate::lease::{read_attach, read_offer};
 
 /// Why bytes are no message we take.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -92,7 +93,23 @@ pub fn build_request(mut bytes: &[u8]) -> Result<BuildRequest, DecodeMessageErro
     while let Some(part) = next() {
         reader.part(message(part)?)?;
     }
-    Ok(reader.finish()?.0)
+    Ok(reader.finish()?.request)
+}
+
+/// An order to attend a build (`igloo.build.v1.AttachRequest`).
+///
+/// # Errors
+/// See [`DecodeMessageError`].
+pub fn attach(bytes: &[u8]) -> Result<Lease, DecodeMessageError> {
+    Ok(read_attach(message::<build::AttachRequest>(bytes)?)?.0)
+}
+
+/// What a builder offers (`igloo.build.v1.Capabilities`).
+///
+/// # Errors
+/// See [`DecodeMessageError`].
+pub fn offer(bytes: &[u8]) -> Result<BuilderOffer, DecodeMessageError> {
+    Ok(read_offer(&message::<build::Capabilities>(bytes)?)?.0)
 }
 
 /// How a build ended (`igloo.build.v1.Report`).

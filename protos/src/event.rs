@@ -12,10 +12,12 @@ use igloo_build::outcome::{BuildError, BuildOutcome, BuildReport, BuildStats};
 use igloo_castore::node::{NodeName, SymlinkTarget};
 use igloo_castore::tree::TreeEvent;
 use igloo_status::Code;
+use prost::Message as _;
 
 use crate::build::{form, millis, path, path_bytes};
 use crate::error::{InField, WireError, WireReason};
 use crate::igloo::build::v1;
+use crate::lease::{lease_failure, read_lease_failure};
 use v1::build_event::Event;
 use v1::failure::Failure as Kind;
 use v1::outcome::Outcome as End;
@@ -38,6 +40,24 @@ pub fn text(foreign: &str) -> String {
         }
     }
     out
+}
+
+/// An event as bytes, for who keeps events.
+pub fn encode_event(event: Event) -> Bytes {
+    let event = Some(event);
+    v1::BuildEvent { event }.encode_to_vec().into()
+}
+
+/// An event of [`encode_event`].
+///
+/// # Errors
+/// Other bytes.
+pub fn decode_event(bytes: Bytes) -> Result<Event, WireError> {
+    let form = WireReason::Form {
+        expected: "an event that was kept",
+    };
+    let message = v1::BuildEvent::decode(bytes).map_err(|_| form).field("event")?;
+    message.event.field("event")
 }
 
 /// Writes a watcher's event.
@@ -239,6 +259,7 @@ impl From<&BuildError> for v1::Failure {
             }),
             BuildError::Machine { reason, .. } => Kind::Machine(with_causes(reason, error)),
             BuildError::Protocol { reason } => Kind::Protocol(reason.clone()),
+            BuildError::Lease(error) => Kind::Lease(lease_failure(error)),
             BuildError::Host { reason, .. } => Kind::Host(v1::Host {
                 reason: with_causes(reason, error),
             }),
@@ -272,6 +293,15 @@ pub fn read_failure(failure: v1::Failure) -> BuildError {
         Some(Kind::Machine(reason)) => machine(text(&reason)),
         Some(Kind::Protocol(reason)) => BuildError::Protocol {
             reason: text(&reason),
+        },
+        Some(Kind::Lease(failure)) => match read_lease_failure(failure) {
+            Ok(error) => error.into(),
+            Err(error) => BuildError::Protocol {
+                reason: format!(
+                    "the builder sent a failure of no lease: {error}: {}",
+                    error.reason
+                ),
+            },
         },
         Some(Kind::Host(host)) => BuildError::Host {
             reason: text(&host.reason),

@@ -13,6 +13,7 @@
 //! Map
 //! - [`snix`], [`igloo`]: generated types, clients and server traits, one module for each package;
 //! - [`castore`]: digests, nodes, directories; [`build`]: requests, [`event`]: events, outcomes, failures;
+//!   [`lease`]: leases, offers, load;
 //! - [`coordinator`]: jobs, updates, reports; [`evaluate`]: evaluations;
 //! - [`path_info`]: records of store paths; [`snix_build`]: build requests of snix's clients;
 //!   [`decode`]: from bytes in one step; [`error`]: why a message was refused.
@@ -24,6 +25,7 @@ pub mod decode;
 pub mod error;
 pub mod evaluate;
 pub mod event;
+pub mod lease;
 pub mod path_info;
 pub mod snix_build;
 

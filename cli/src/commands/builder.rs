@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use igloo_remote::{Address, BuildService, ContentCache, Listener, Services};
+use igloo_remote::{Address, BuildService, ContentCache, LeasePolicy, Listener, Services};
 use igloo_store::StoreUrl;
 
 use super::{machines, say};
@@ -31,6 +31,7 @@ pub async fn run(context: &Context, arguments: BuilderArguments, stop: Stop) -> 
         snix_store: None,
         builds_max: u32::from(config.max_jobs),
         cache: Arc::new(ContentCache::default()),
+        leases: Some(LeasePolicy::in_dir(context.cache_dir.join("leases"))),
     };
     let listener = Listener::bind(&address).await?;
     say(format_args!("listening on {}", listener.address()))?;

@@ -26,7 +26,7 @@ pub mod status;
 mod task;
 
 pub use address::Address;
-pub use build::{BuildService, GrpcBuilder};
+pub use build::{BuildService, GrpcBuilder, LeasePolicy};
 pub use castore::{ChunkLists, ContentCache, GrpcBlobStore, GrpcDirectoryStore};
 pub use connect::Connection;
 pub use coordinator::RemoteCoordinator;

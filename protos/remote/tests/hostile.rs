@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Service, blob, castore};
+use common::{Service, Wire, blob, castore};
 use futures::stream::{self, Stream, StreamExt};
 use igloo_castore::digest::{BlobDigest, DirectoryDigest};
 use igloo_castore::directory::Directory;
@@ -22,8 +22,7 @@ use igloo_protos::snix::castore::v1::blob_service_server::{BlobService, BlobServ
 use igloo_protos::snix::castore::v1::directory_service_server::{DirectoryService, DirectoryServiceServer};
 use igloo_remote::{ChunkLists, ContentCache, Services, castore as remote};
 use igloo_status::Code;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -408,26 +407,6 @@ async fn wrong_directories_are_corrupt() {
     }
 }
 
-/// A wire that is cut after so many bytes from the server, on every connection.
-async fn cut_wire(socket: std::path::PathBuf, near: std::path::PathBuf, bytes_max: u64) {
-    let listener = UnixListener::bind(&near).unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (client, _) = listener.accept().await.unwrap();
-            let server = UnixStream::connect(&socket).await.unwrap();
-            tokio::spawn(async move {
-                let (mut client_read, mut client_write) = client.into_split();
-                let (server_read, mut server_write) = server.into_split();
-                let mut limited = server_read.take(bytes_max);
-                let down = tokio::io::copy(&mut limited, &mut client_write);
-                let up = tokio::io::copy(&mut client_read, &mut server_write);
-                tokio::select! { _ = down => {}, _ = up => {} }
-                let _ = client_write.shutdown().await;
-            });
-        }
-    });
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_breaks_is_unavailable() {
     let local = castore();
@@ -437,10 +416,8 @@ async fn a_connection_that_breaks_is_unavailable() {
     let (digest, _) = writer.finish().await.unwrap();
     for igloo in [true, false] {
         let service = common::serve(&local, ChunkLists::Told, igloo).await;
-        let near = service.dir.path().join("near");
-        cut_wire(service.dir.path().join("socket"), near.clone(), 100_000).await;
+        let url = Wire::cut_after(100_000).lay(&service).await;
         let cache = Arc::new(ContentCache::default());
-        let url = format!("grpc+unix://{}", near.display());
         let store = remote::open(&url, Arc::clone(&cache)).await.unwrap();
         let error = store.blobs.read_range(&digest, 0, 8 << 20).await.unwrap_err();
         assert_eq!(error.code(), Code::Unavailable, "{error:?}");

@@ -246,7 +246,8 @@ impl ReportReader {
         if indexes.into_iter().any(|index| index >= failures) {
             return Err(form("failure", "a position in `failures`"));
         }
-        if !finished.is_planned && !(plan.builds.is_empty() && plan.fetches.is_empty()) {
+        let is_empty = plan.builds.is_empty() && plan.fetches.is_empty();
+        if !finished.is_planned && !is_empty {
             return Err(form("planned_builds", "empty where nothing was planned"));
         }
         report.plan = finished.is_planned.then_some(plan);

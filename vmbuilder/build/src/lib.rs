@@ -8,16 +8,21 @@
 //! - [`request`]: [`BuildRequest`], its constraints and limits, and the checks every builder relies on;
 //! - [`event`]: what a watcher sees while a build runs;
 //! - [`outcome`]: how a build ended, and why a builder could not run it;
+//! - [`lease`]: builds that outlive the call that started them; [`offer`]: what a builder offers, how busy it is;
 //! - [`builder`]: the traits [`Builder`] and [`OutputSink`].
 
 pub mod builder;
 pub mod event;
+pub mod lease;
+pub mod offer;
 pub mod outcome;
 pub mod path;
 pub mod request;
 
 pub use builder::{BuildIo, Builder, OutputSink};
 pub use event::{BuildEvent, EventSender};
+pub use lease::{Lease, LeaseError, LeaseOwner, LeaseStatus};
+pub use offer::{BuilderLoad, BuilderOffer};
 pub use outcome::{BuildError, BuildOutcome, BuildReport, BuildStats};
 pub use path::RelativePath;
 pub use request::{BuildRequest, Constraints, Limits};

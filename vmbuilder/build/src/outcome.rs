@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use igloo_status::Code;
 
+use crate::lease::LeaseError;
 use crate::path::RelativePath;
 use crate::request::CheckRequestError;
 
@@ -122,6 +123,9 @@ pub enum BuildError {
         /// What it sent.
         reason: String,
     },
+    /// The lease is not what the caller thinks it is.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// The host could not take the outputs in, or not serve the inputs.
     #[error("the host side of the build failed: {reason}")]
     Host {
@@ -144,6 +148,7 @@ impl BuildError {
             Self::Setup { .. } => Code::FailedPrecondition,
             Self::Machine { .. } => Code::Unavailable,
             Self::Protocol { .. } => Code::DataLoss,
+            Self::Lease(error) => error.code(),
             Self::Host { code, .. } => *code,
         }
     }

@@ -13,7 +13,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use igloo_build::{
-    BuildError, BuildEvent, BuildIo, BuildOutcome, BuildReport, BuildRequest, BuildStats, Builder, Limits,
+    BuildError, BuildEvent, BuildIo, BuildOutcome, BuildReport, BuildRequest, BuildStats, Builder,
+    BuilderLoad, BuilderOffer, Limits,
 };
 use igloo_castore::Castore;
 use igloo_mount::Counts;
@@ -22,6 +23,7 @@ use tokio::sync::Semaphore;
 use crate::accelerator::Accelerator;
 use crate::host::HostAbilities;
 use crate::image::GuestImage;
+use crate::load::{machine_name, pressure_permille};
 use crate::machine::{MachineSpec, Network, Plan, Resources, Running, ScratchSpec, ShareSpec, Vmm};
 use crate::runtime_dir::cleanup_stale;
 use crate::session::{
@@ -292,6 +294,35 @@ impl Builder for MicroVmBuilder {
             _ => vec![own],
         }
     }
+
+    fn offer(&self) -> BuilderOffer {
+        BuilderOffer {
+            systems: self.systems().into_iter().collect(),
+            features: self.config.features.clone(),
+            mandatory_features: BTreeSet::new(),
+            slots: count(self.config.slots.max(1)),
+            memory_mib: 0,
+            network: self.config.network == NetworkPolicy::Allow,
+            machine: machine_name(),
+            unattended: None,
+        }
+    }
+
+    async fn load(&self) -> Result<BuilderLoad, BuildError> {
+        let taken = self
+            .config
+            .slots
+            .max(1)
+            .saturating_sub(self.slots.available_permits());
+        Ok(BuilderLoad {
+            permille: pressure_permille(),
+            running: count(taken),
+        })
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// A build's machine. Fields are dropped in this order: the emulator dies first, so nobody uses what goes after it.

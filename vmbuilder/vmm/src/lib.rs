@@ -4,6 +4,7 @@
 //! - [`builder`]: [`MicroVmBuilder`], an [`igloo_build::Builder`];
 //! - [`probe`], [`host`], [`image`], [`accelerator`]: what this host can run machines with, and what to boot;
 //! - [`machine`]: a machine in stages, and [`machine::Vmm`], what starts one;
+//! - [`load`]: how busy this host is;
 //! - [`doctor`]: what is missing on this host, and how to mend it;
 //! - [`session`]: the conversation with the agent in it;
 //! - [`qemu`]: the QEMU driver;
@@ -16,6 +17,7 @@ pub mod channel;
 pub mod doctor;
 pub mod host;
 pub mod image;
+pub mod load;
 pub mod machine;
 pub mod probe;
 pub mod process;

@@ -3,38 +3,34 @@
 use async_trait::async_trait;
 use futures::stream;
 use igloo_build::{
-    BuildError, BuildEvent, BuildIo, BuildOutcome, BuildReport, BuildRequest, Builder, OutputSink,
+    BuildError, BuildIo, BuildReport, BuildRequest, Builder, BuilderLoad, BuilderOffer, Lease, LeaseOwner,
+    LeaseStatus,
 };
 use igloo_castore::store::Castore;
-use igloo_protos::WireError;
-use igloo_protos::build::{InputSource, request_parts};
-use igloo_protos::event::{read_failure, read_step, text};
+use igloo_protos::build::{InputSource, input_stores, request_parts};
 use igloo_protos::igloo::build::v1 as wire;
-use igloo_protos::igloo::build::v1::build_event::Event;
 use igloo_protos::igloo::build::v1::build_service_client::BuildServiceClient;
+use igloo_protos::lease::{lease_message, read_leases, read_load, read_offer};
 use igloo_status::Code;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Response, Status, Streaming};
 
 use super::tunnel::TunnelService;
+use super::watch::{Watch, wrong};
 use crate::connect::{ConnectError, Connection};
 use crate::limits::BLOB_MESSAGE_BYTES_MAX;
-use crate::status::{RemoteError, code, retrying};
-
-/// Most systems and stores a builder may name.
-const NAMES_MAX: usize = 256;
+use crate::status::{RemoteError, answer, code, retrying};
 
 /// A builder behind a connection. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct GrpcBuilder {
     url: String,
     client: BuildServiceClient<Channel>,
-    systems: Vec<String>,
+    offer: BuilderOffer,
     /// Stores the builder reads by itself.
     stores: Vec<String>,
     /// The store that holds the inputs, as the builder knows it.
     input_store: Option<String>,
-    builds_max: u32,
 }
 
 impl GrpcBuilder {
@@ -52,24 +48,22 @@ impl GrpcBuilder {
                 .get_capabilities(wire::GetCapabilitiesRequest {})
                 .await
         };
-        let capabilities = retrying(ask).await.map_err(|status| ConnectError::Broken {
+        let broken = |code, source| ConnectError::Broken {
             url: connection.url().to_owned(),
-            code: code(&status),
-            source: Box::new(RemoteError::from(&status)),
-        })?;
-        let wire::Capabilities {
-            systems,
-            stores,
-            builds_max,
-        } = capabilities.into_inner();
-        let names = |names: Vec<String>| names.iter().take(NAMES_MAX).map(|name| text(name)).collect();
+            code,
+            source,
+        };
+        let capabilities = retrying(ask)
+            .await
+            .map_err(|status| broken(code(&status), Box::new(RemoteError::from(&status))))?;
+        let (offer, stores) =
+            read_offer(capabilities.get_ref()).map_err(|error| broken(Code::DataLoss, Box::new(error)))?;
         Ok(Self {
             url: connection.url().to_owned(),
             client,
-            systems: names(systems),
-            stores: names(stores),
+            offer,
+            stores,
             input_store: None,
-            builds_max,
         })
     }
 
@@ -83,7 +77,7 @@ impl GrpcBuilder {
 
     /// Builds it runs at once; 0 when it does not say.
     pub fn builds_max(&self) -> u32 {
-        self.builds_max
+        self.offer.slots
     }
 
     async fn source(&self, inputs: Castore) -> Result<(InputSource, Option<TunnelService>), BuildError> {
@@ -111,28 +105,31 @@ impl GrpcBuilder {
     }
 }
 
-#[async_trait]
-impl Builder for GrpcBuilder {
-    async fn build(&self, request: BuildRequest, io: BuildIo) -> Result<BuildReport, BuildError> {
+type Events = Streaming<wire::BuildEvent>;
+
+impl GrpcBuilder {
+    async fn run(
+        &self,
+        lease: Option<&Lease>,
+        request: BuildRequest,
+        io: BuildIo,
+    ) -> Result<BuildReport, BuildError> {
         request.check()?;
-        let BuildIo {
-            inputs,
-            outputs,
-            events,
-        } = io;
-        let (source, _tunnel) = self.source(inputs).await?;
-        let mut watch = Watch {
-            outputs,
-            events,
-            paths: request.outputs.clone(),
-            log_bytes: 0,
-            state: Outputs::Before(0),
-        };
-        let parts = stream::iter(request_parts(request, &[source]));
-        let stream = self.client.clone().build(parts).await;
-        let mut stream = stream.map_err(|status| self.failed(&status))?.into_inner();
+        let (source, _tunnel) = self.source(io.inputs).await?;
+        let watch = Watch::of_start(request.outputs.clone(), io.outputs, io.events);
+        let parts = stream::iter(request_parts(request, &[source], lease));
+        let events = self.client.clone().build(parts).await;
+        self.watch(watch, events).await
+    }
+
+    async fn watch(
+        &self,
+        mut watch: Watch,
+        events: Result<Response<Events>, Status>,
+    ) -> Result<BuildReport, BuildError> {
+        let mut events = events.map_err(|status| self.failed(&status))?.into_inner();
         loop {
-            match stream.message().await {
+            match events.message().await {
                 Ok(Some(message)) => {
                     if let Some(report) = watch.event(message).await? {
                         return Ok(report);
@@ -146,113 +143,82 @@ impl Builder for GrpcBuilder {
         }
     }
 
+    fn knows_leases(&self) -> bool {
+        self.offer.unattended.is_some()
+    }
+}
+
+#[async_trait]
+impl Builder for GrpcBuilder {
+    async fn build(&self, request: BuildRequest, io: BuildIo) -> Result<BuildReport, BuildError> {
+        self.run(None, request, io).await
+    }
+
     fn systems(&self) -> Vec<String> {
-        self.systems.clone()
+        self.offer.systems.iter().cloned().collect()
     }
-}
 
-/// Checks the sequence of events and passes them on.
-struct Watch {
-    outputs: Box<dyn OutputSink>,
-    events: igloo_build::EventSender,
-    paths: Vec<igloo_build::RelativePath>,
-    log_bytes: u64,
-    state: Outputs,
-}
+    fn offer(&self) -> BuilderOffer {
+        self.offer.clone()
+    }
 
-/// How many outputs are whole, and whether one is under way.
-#[derive(Clone, Copy)]
-enum Outputs {
-    Before(usize),
-    Within(usize),
-}
+    async fn load(&self) -> Result<BuilderLoad, BuildError> {
+        // a builder that does not answer at once is asked again by whoever asks every few seconds
+        let asked = answer(self.client.clone().get_load(wire::GetLoadRequest {})).await;
+        Ok(read_load(
+            asked.map_err(|status| self.failed(&status))?.into_inner(),
+        ))
+    }
 
-impl Watch {
-    /// The report, at the end.
-    async fn event(&mut self, message: wire::BuildEvent) -> Result<Option<BuildReport>, BuildError> {
-        let event = message
-            .event
-            .ok_or_else(|| protocol("an event of an unknown kind"))?;
-        match event {
-            Event::Preparing(preparing) => {
-                let machine = text(&preparing.machine);
-                self.tell(BuildEvent::Preparing { machine }).await;
-            }
-            Event::Started(_) => self.tell(BuildEvent::Started).await,
-            Event::Log(log) => self.log(log).await?,
-            Event::Collecting(_) => self.tell(BuildEvent::Collecting).await,
-            Event::OutputBegin(begin) => self.begin(begin.index).await?,
-            Event::Tree(steps) => self.steps(steps).await?,
-            Event::OutputEnd(_) => self.end().await?,
-            Event::Finished(report) => return self.finish(report).map(Some),
-            Event::Failed(failure) => return Err(read_failure(failure)),
+    async fn build_leased(
+        &self,
+        lease: &Lease,
+        request: BuildRequest,
+        io: BuildIo,
+    ) -> Result<BuildReport, BuildError> {
+        let lease = self.knows_leases().then_some(lease);
+        self.run(lease, request, io).await
+    }
+
+    async fn leases(&self, owner: &LeaseOwner) -> Result<Vec<LeaseStatus>, BuildError> {
+        if !self.knows_leases() {
+            return Ok(Vec::new());
         }
-        Ok(None)
-    }
-
-    /// Nobody need watch.
-    async fn tell(&mut self, event: BuildEvent) {
-        let _ = self.events.send(event).await;
-    }
-
-    async fn log(&mut self, log: wire::Log) -> Result<(), BuildError> {
-        if log.sequence != self.log_bytes {
-            return Err(protocol(&format!(
-                "log bytes from {} after {} bytes of log",
-                log.sequence, self.log_bytes
-            )));
-        }
-        self.log_bytes += log.bytes.len() as u64;
-        let (sequence, bytes) = (log.sequence, log.bytes);
-        self.tell(BuildEvent::Log { sequence, bytes }).await;
-        Ok(())
-    }
-
-    async fn begin(&mut self, index: u32) -> Result<(), BuildError> {
-        match self.state {
-            Outputs::Before(next) if u32::try_from(next) == Ok(index) && next < self.paths.len() => {
-                self.state = Outputs::Within(next);
-                self.outputs.begin(&self.paths[next]).await
-            }
-            _ => Err(protocol(&format!("output {index} out of turn"))),
-        }
-    }
-
-    async fn steps(&mut self, steps: wire::TreeSteps) -> Result<(), BuildError> {
-        if !matches!(self.state, Outputs::Within(_)) {
-            return Err(protocol("a file that is in no output"));
-        }
-        for step in steps.steps {
-            let step = read_step(step).map_err(|error| wrong(&error))?;
-            self.outputs.event(step).await?;
-        }
-        Ok(())
-    }
-
-    async fn end(&mut self) -> Result<(), BuildError> {
-        let Outputs::Within(index) = self.state else {
-            return Err(protocol("the end of an output that was not begun"));
+        let ask = || async {
+            let owner = owner.as_str().to_owned();
+            self.client
+                .clone()
+                .list_leases(wire::ListLeasesRequest { owner })
+                .await
         };
-        self.state = Outputs::Before(index + 1);
-        self.outputs.end().await
+        let leases = retrying(ask).await.map_err(|status| self.failed(&status))?;
+        read_leases(leases.into_inner(), owner).map_err(|error| wrong(&error))
     }
 
-    fn finish(&self, report: wire::Report) -> Result<BuildReport, BuildError> {
-        let report = BuildReport::try_from(report).map_err(|error| wrong(&error))?;
-        let complete = matches!(self.state, Outputs::Before(count) if count == self.paths.len());
-        if report.outcome == BuildOutcome::Success && !complete {
-            return Err(protocol("success without all outputs"));
+    async fn attach(&self, lease: &Lease, log_from: u64, io: BuildIo) -> Result<BuildReport, BuildError> {
+        let (source, _tunnel) = self.source(io.inputs).await?;
+        let watch = Watch::of_attach(log_from, io.outputs, io.events);
+        let request = wire::AttachRequest {
+            lease: Some(lease_message(lease)),
+            log_from,
+            input_stores: input_stores(&[source]),
+        };
+        let events = self.client.clone().attach(request).await;
+        self.watch(watch, events).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), BuildError> {
+        if !self.knows_leases() {
+            return Ok(());
         }
-        Ok(report)
-    }
-}
-
-fn wrong(error: &WireError) -> BuildError {
-    protocol(&format!("{error}: {}", error.reason))
-}
-
-fn protocol(what: &str) -> BuildError {
-    BuildError::Protocol {
-        reason: format!("the builder sent {what}"),
+        let ask = || async {
+            let lease = Some(lease_message(lease));
+            self.client
+                .clone()
+                .release_lease(wire::ReleaseLeaseRequest { lease })
+                .await
+        };
+        retrying(ask).await.map_err(|status| self.failed(&status))?;
+        Ok(())
     }
 }

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use igloo_build::{
-    BuildError, BuildEvent, BuildIo, BuildReport, BuildRequest, Builder, OutputSink, RelativePath,
+    BuildError, BuildEvent, BuildIo, BuildOutcome, BuildReport, BuildRequest, Builder, OutputSink,
+    RelativePath,
 };
-use igloo_castore::store::Castore;
 use igloo_castore::tree::TreeEvent;
 use igloo_protos::event::{event_message, step_message};
 use igloo_protos::igloo::build::v1 as wire;
@@ -21,6 +21,7 @@ use igloo_status::Code;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 
+use super::inputs::InputSwitch;
 use crate::limits::SEND_BYTES;
 use crate::task::OwnedTask;
 
@@ -35,17 +36,17 @@ const STEP_BYTES: usize = 32;
 pub(super) async fn run(
     builder: Arc<dyn Builder>,
     request: BuildRequest,
-    inputs: Castore,
+    inputs: Arc<InputSwitch>,
     out: mpsc::Sender<wire::BuildEvent>,
 ) {
     let (events_sender, events) = mpsc::channel(EVENTS);
     let (steps_sender, steps) = mpsc::channel(STEPS);
     let io = BuildIo {
-        inputs,
+        inputs: inputs.castore(),
         outputs: Box::new(ChannelSink::new(&request, steps_sender)),
         events: events_sender,
     };
-    let build = OwnedTask::spawn(async move { builder.build(request, io).await });
+    let build = OwnedTask::spawn(async move { blame(builder.build(request, io).await, &inputs) });
     let relay = Relay {
         events,
         steps,
@@ -55,6 +56,14 @@ pub(super) async fn run(
     };
     if relay.relay(build).await.is_none() {
         tracing::debug!("the caller of a build has left; the build was cancelled");
+    }
+}
+
+/// A build that failed after an input could not be read is the failure of whom it was read from.
+fn blame(ended: Result<BuildReport, BuildError>, inputs: &InputSwitch) -> Result<BuildReport, BuildError> {
+    match ended {
+        Ok(report) if report.outcome != BuildOutcome::Success => inputs.failure().map_or(Ok(report), Err),
+        ended => ended,
     }
 }
 

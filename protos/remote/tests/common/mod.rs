@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+pub mod builders;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +15,8 @@ use igloo_castore::error::{ReadBlobError, WriteError};
 use igloo_castore::memory;
 use igloo_castore::store::{BlobStat, BlobStore, BlobWriter, Castore};
 use igloo_remote::{Address, ChunkLists, Listener, Services};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -86,11 +90,7 @@ pub async fn channel(service: &Service) -> tonic::transport::Channel {
     let path = service.dir.path().join("socket");
     let connect = tower::service_fn(move |_: tonic::transport::Uri| {
         let path = path.clone();
-        async move {
-            tokio::net::UnixStream::connect(path)
-                .await
-                .map(hyper_util::rt::TokioIo::new)
-        }
+        async move { UnixStream::connect(path).await.map(hyper_util::rt::TokioIo::new) }
     });
     let endpoint = tonic::transport::Endpoint::from_static("http://localhost");
     endpoint.connect_with_connector(connect).await.unwrap()
@@ -149,5 +149,72 @@ impl BlobStore for CountingBlobs {
 
     async fn sync(&self) -> Result<(), WriteError> {
         self.inner.sync().await
+    }
+}
+
+/// A wire to a service, with a fault in what the server sends.
+#[derive(Clone, Copy)]
+pub struct Wire {
+    bytes_max: u64,
+    piece: usize,
+    pause: std::time::Duration,
+}
+
+impl Wire {
+    /// Cut after so many bytes, on every connection.
+    pub fn cut_after(bytes_max: u64) -> Self {
+        Self {
+            bytes_max,
+            piece: 64 << 10,
+            pause: std::time::Duration::ZERO,
+        }
+    }
+
+    /// A piece of so many bytes at most, then a pause, and so on.
+    pub fn slow(piece: usize, pause: std::time::Duration) -> Self {
+        Self {
+            bytes_max: u64::MAX,
+            piece,
+            pause,
+        }
+    }
+
+    /// Lays it; the URL of the near end.
+    pub async fn lay(self, service: &Service) -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let far = service.dir.path().join("socket");
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let near = service.dir.path().join(format!("near{number}"));
+        let listener = UnixListener::bind(&near).unwrap();
+        tokio::spawn(async move {
+            while let (Ok((client, _)), Ok(server)) =
+                (listener.accept().await, UnixStream::connect(&far).await)
+            {
+                tokio::spawn(self.carry(client, server));
+            }
+        });
+        format!("grpc+unix://{}", near.display())
+    }
+
+    async fn carry(self, client: UnixStream, server: UnixStream) {
+        let (mut client_read, mut client_write) = client.into_split();
+        let (mut server_read, mut server_write) = server.into_split();
+        let down = async {
+            let (mut left, mut piece) = (self.bytes_max, vec![0; self.piece]);
+            while left > 0 {
+                let room = usize::try_from(left).unwrap_or(usize::MAX).min(self.piece);
+                let Ok(size @ 1..) = server_read.read(&mut piece[..room]).await else {
+                    break;
+                };
+                left -= size as u64;
+                if client_write.write_all(&piece[..size]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(self.pause).await;
+            }
+        };
+        let up = tokio::io::copy(&mut client_read, &mut server_write);
+        tokio::select! { () = down => {}, _ = up => {} }
+        let _ = client_write.shutdown().await;
     }
 }
