@@ -3,6 +3,7 @@
 //! What each command runs, and how, is in [`crate::table`].
 
 mod build;
+mod coordinator;
 mod eval;
 mod machines;
 mod mount;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 pub use build::BuildArguments;
+pub use coordinator::CoordinatorArguments;
 pub use eval::{EvalArguments, NixArguments};
 pub use machines::{BuilderArguments, DoctorArguments, MachineArguments, NetworkChoice};
 pub use mount::MountArguments;
@@ -68,6 +70,8 @@ pub enum Command {
     Build(Box<BuildArguments>),
     /// Run builds for others over gRPC
     Builder(BuilderArguments),
+    /// Run jobs for others over gRPC: what they want is evaluated, fetched and built from here
+    Coordinator(CoordinatorArguments),
     /// Say what this machine can do, and how to mend what is missing
     Doctor(DoctorArguments),
     /// Evaluate a Nix expression and print its whole value

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod builder;
+pub mod coordinator;
 pub mod daemon;
 pub mod doctor;
 pub mod eval;

@@ -15,6 +15,7 @@ use igloo_driver::{DerivationSource, OutputError, Plan, Realise};
 use igloo_evaluator::Goal;
 use igloo_mount::tree::DIRECTORY_CACHE_BYTES;
 use igloo_mount::{Totals, Tree};
+use igloo_remote::{Connection, RemoteCoordinator};
 use igloo_status::Code;
 use igloo_store::Store;
 use nix_compat::store_path::{StoreDir, StorePath};
@@ -47,9 +48,11 @@ pub struct Parts {
 /// When the store or the builder cannot be opened.
 pub async fn open(context: &Context, config: &Config) -> Result<Parts, Failure> {
     if let Some(url) = &config.coordinator {
-        return Err(Failure::usage(format!(
-            "the coordinator {url} cannot be reached yet"
-        )));
+        let connection = Connection::open(url).await?;
+        return Ok(Parts {
+            dir: StoreDir::default(),
+            coordinator: Arc::new(RemoteCoordinator::new(&connection).await?),
+        });
     }
     let store = stores::open(context).await?;
     Ok(Parts {

@@ -41,6 +41,9 @@ pub fn entry(command: Command) -> Entry {
         C::Builder(a) => told("igloo builder", |c, stop| async move {
             verbs::builder::run(&c, a, stop).await
         }),
+        C::Coordinator(a) => told("igloo coordinator", |c, stop| async move {
+            verbs::coordinator::run(&c, a, stop).await
+        }),
         C::Doctor(a) => dropped(
             "igloo doctor",
             |c| async move { verbs::doctor::run(&c, &a).await },

@@ -108,7 +108,7 @@ fn wrong_requests_are_refused() {
                 m.output = Some(Made::Printed(v1::Printed {
                     format: 99,
                     strict: false,
-                }))
+                }));
             },
             "format",
         ),
