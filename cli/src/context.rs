@@ -31,6 +31,8 @@ pub struct Context {
     pub runtime_dir: PathBuf,
     /// Folder for what can be found out again.
     pub cache_dir: PathBuf,
+    /// Folder for what is kept from run to run.
+    pub state_dir: PathBuf,
     /// Folders in which the guest image may be, in this order, when none is named.
     pub image_dirs: Vec<PathBuf>,
     /// The whole environment, for builds that may see parts of it.
@@ -61,6 +63,7 @@ impl Context {
             config,
             runtime_dir: home.runtime(),
             cache_dir: home.cache(),
+            state_dir: home.place("XDG_STATE_HOME", ".local/state", "/var/lib"),
             image_dirs: home.images(),
             environment: std::env::vars_os()
                 .map(|(name, value)| (name.into_vec(), value.into_vec()))

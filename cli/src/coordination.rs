@@ -1,37 +1,37 @@
-//! How the parts of a build are put together: store, builder, coordinator.
+//! How the parts of a build are put together: store, builders, evaluator, substituters, keys, coordinator.
+//!
+//! Map: [`builders`] who builds; [`substituters`] where paths are fetched from, and who signs; [`state`] where the coordinator
+//! keeps its journal and logs.
+//!
+//! Invariant: a builder of this machine is set up when the first build needs it. What needs no build needs no machine.
 
+mod builders;
+mod state;
+mod substituters;
+
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use igloo_build::{BuildOutcome, Builder};
-use igloo_driver::job::{
-    BuildEnded, Built, Coordinator, FailureKind, FailureReport, GoalReport, Job, JobError, JobReport,
-    Planned, Remaining, Update, Wanted,
-};
-use igloo_driver::realise::{BuildFailure, RealiseError, RealiseEvent, RealiseEventKind, Realised};
-use igloo_driver::request::RequestOptions;
-use igloo_driver::{DerivationSource, OutputError, Plan, Realise};
-use igloo_evaluator::Goal;
-use igloo_mount::tree::DIRECTORY_CACHE_BYTES;
-use igloo_mount::{Totals, Tree};
+use igloo_driver::job::Coordinator;
+use igloo_driver::local::config::{JournalConfig, JournalSync};
+use igloo_driver::{LocalConfig, LocalCoordinator};
+use igloo_evaluator::LocalEvaluator;
+use igloo_evaluator::settings::Machine;
 use igloo_remote::{Connection, RemoteCoordinator};
-use igloo_status::Code;
 use igloo_store::Store;
+use igloo_store_io::{FetchLimits, UrlFetcher};
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio::sync::mpsc;
 
-use crate::args::NetworkChoice;
-use crate::commands::machines;
 use crate::config::Config;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::stores;
 
-/// Lines of log in a report.
-const TAIL_LINES: usize = 25;
-/// Events on their way.
-const EVENTS_MAX: usize = 256;
+/// How long what was stopped may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a command that builds needs.
 #[derive(Debug)]
@@ -40,290 +40,105 @@ pub struct Parts {
     pub coordinator: Arc<dyn Coordinator>,
     /// How its paths are printed.
     pub dir: StoreDir,
+    /// The same, where it is in this process.
+    local: Option<Arc<LocalCoordinator>>,
+    /// Says that this machine cannot build at all, and what to do about it: the command ends with that.
+    pub broken: mpsc::Receiver<Failure>,
 }
 
 /// The parts of this configuration.
 ///
 /// # Errors
-/// When the store or the builder cannot be opened.
+/// When the store, a key or a substituter cannot be used, or a peer does not answer.
 pub async fn open(context: &Context, config: &Config) -> Result<Parts, Failure> {
+    let (teller, broken) = mpsc::channel(1);
     if let Some(url) = &config.coordinator {
         let connection = Connection::open(url).await?;
         return Ok(Parts {
             dir: StoreDir::default(),
             coordinator: Arc::new(RemoteCoordinator::new(&connection).await?),
+            local: None,
+            broken,
         });
     }
+    if let Some(url) = &config.evaluator {
+        return Err(Failure::usage(format!(
+            "the evaluator {url} cannot be used: igloo cannot reach one yet"
+        ))
+        .with_hint("leave --evaluator away: this process evaluates itself"));
+    }
     let store = stores::open(context).await?;
-    Ok(Parts {
-        dir: store.dir.clone(),
-        coordinator: Arc::new(Simple {
-            store,
-            context: context.clone(),
-            config: config.clone(),
-        }),
-    })
-}
-
-/// The log of the last build of a derivation.
-///
-/// # Errors
-/// When logs cannot be read.
-pub async fn log(context: &Context, config: &Config, drv: &StorePath) -> Result<Option<Bytes>, Failure> {
-    let parts = open(context, config).await?;
-    parts.coordinator.log(drv).await.map_err(|error| {
+    let mut local = LocalConfig::new(
+        store.clone(),
+        state::dir(context)?,
+        vec![builders::configured(context, config, teller).await?],
+    );
+    local.evaluator = Some(Arc::new(evaluator(&store)));
+    local.substituters = substituters::open(config, &store.dir).await?;
+    local.secret_keys = substituters::secret_keys(config)?;
+    local.journal = JournalConfig {
+        sync: JournalSync::Written, // what is lost with this machine, its builders lose too
+        ..JournalConfig::default()
+    };
+    // no other builder will come: what none can build need not wait for one
+    local.machine.no_builder_max = Duration::ZERO;
+    local.seed = RandomState::new().hash_one(std::process::id());
+    let dir = store.dir.clone();
+    let coordinator = LocalCoordinator::open(local).await.map_err(|error| {
         let code = error.code();
         Failure::coded(error, code)
+    })?;
+    let coordinator = Arc::new(coordinator);
+    Ok(Parts {
+        coordinator: Arc::<LocalCoordinator>::clone(&coordinator),
+        dir,
+        local: Some(coordinator),
+        broken,
     })
 }
 
-/// Plans and builds derivations; evaluates and fetches nothing.
-#[derive(Debug)]
-struct Simple {
-    store: Store,
-    context: Context,
-    config: Config,
-}
-
-#[async_trait]
-impl Coordinator for Simple {
-    async fn run(&self, job: Job, updates: mpsc::Sender<Update>) -> Result<JobReport, JobError> {
-        let Wanted::Outputs(wanted) = job.wanted else {
-            return Err(JobError::Invalid {
-                reason: "only derivations (.drv files) can be built yet".into(),
-            });
-        };
-        let source = DerivationSource::new(self.store.dir.clone(), job.options.folders.clone());
-        let plan = Plan::make(&self.store, &source, wanted).await;
-        let plan = plan.map_err(|error| JobError::Host {
-            code: error.code(),
-            reason: chain(&error),
-        })?;
-        let mut report = goals(&plan);
-        if job.options.dry_run {
-            report.plan = Some(Planned {
-                builds: plan.builds.iter().map(|build| build.drv_path.clone()).collect(),
-                fetches: Vec::new(),
-            });
-            return Ok(report);
-        }
-        if plan.builds.is_empty() {
-            return Ok(report);
-        }
-        let realise = Realise {
-            store: self.store.clone(),
-            builder: self.builder().await?,
-            options: RequestOptions {
-                cores: job.options.cores,
-                memory_mib: job.options.memory_mib,
-                limits: job.options.limits,
-                impure_environment: self.context.environment.clone(),
-            },
-            slots: usize::from(self.config.max_jobs),
-            keep_going: job.options.keep_going,
-        };
-        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-        let total = plan.builds.len() as u64;
-        let (realised, tails) = tokio::join!(
-            realise.run(&plan, sender),
-            forward(receiver, updates, total, &self.store.dir)
-        );
-        self.complete(&mut report, &plan, realised, &tails).await;
-        Ok(report)
-    }
-
-    async fn log(&self, _: &StorePath) -> Result<Option<Bytes>, JobError> {
-        Ok(None)
-    }
-}
-
-impl Simple {
-    async fn builder(&self) -> Result<Arc<dyn Builder>, JobError> {
-        let builder = match &self.config.builder {
-            Some(url) => stores::remote_builder(&self.context, url).await,
-            None => machines::builder(&self.context, &self.config, NetworkChoice::Allow).await,
-        };
-        builder.map_err(|failure| JobError::Host {
-            reason: failure.message().trim_end().to_string(),
-            code: Code::Unavailable,
-        })
-    }
-
-    async fn complete(&self, report: &mut JobReport, plan: &Plan, realised: Realised, tails: &Tails) {
-        for error in &realised.failed {
-            report.failures.push(failed(error, tails, plan, &self.store.dir));
-        }
-        report.not_tried = realised.not_tried;
-        for goal in &mut report.goals {
-            let first = report
-                .failures
-                .iter()
-                .position(|failure| failure.path == goal.goal.drv);
-            goal.failure = first.or((!report.failures.is_empty()).then_some(0));
-            goal.is_valid = goal.failure.is_none();
-        }
-        let tree = Tree::new(self.store.castore.clone(), DIRECTORY_CACHE_BYTES);
-        for built in realised.built {
-            let planned = plan
-                .builds
-                .iter()
-                .find(|planned| planned.drv_path == built.drv_path);
-            let roots: Vec<StorePath> = planned
-                .into_iter()
-                .flat_map(|planned| {
-                    planned
-                        .derivation
-                        .input_srcs
-                        .iter()
-                        .chain(&planned.inputs)
-                        .cloned()
-                })
-                .collect();
-            let closure = self.store.closure(roots).await.unwrap_or_default();
-            let nodes: Vec<_> = closure.values().map(|info| info.node.clone()).collect();
-            let totals = Totals::of(&tree, nodes.iter()).await.unwrap_or_default();
-            report.built.push(Built {
-                drv: built.drv_path,
-                outputs: built.outputs,
-                stats: built.stats,
-                input_bytes: totals.bytes,
-                input_files: totals.files,
-                started: std::time::Duration::ZERO,
-                ended: std::time::Duration::ZERO,
-                waited_for: None,
-            });
+impl Parts {
+    /// Stops what still goes on, machines included. Waits for that, but not for ever.
+    pub async fn close(&self) {
+        if let Some(local) = &self.local {
+            let _ = tokio::time::timeout(PATIENCE, local.close()).await; // the end of the process stops it too
         }
     }
 }
 
-fn goals(plan: &Plan) -> JobReport {
-    let goal = |(drv, outputs): &(StorePath, _)| GoalReport {
-        goal: Goal {
-            attribute: String::new(),
-            drv: drv.clone(),
-            outputs: Default::default(),
-        },
-        outputs: Clone::clone(outputs),
-        failure: None,
-        is_valid: true,
-    };
-    JobReport {
-        goals: plan.wanted.iter().map(goal).collect(),
-        ..JobReport::default()
+/// The log of the last build of a derivation. Reads beside a coordinator that runs.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn log(context: &Context, config: &Config, drv: &StorePath) -> Result<Option<Bytes>, Failure> {
+    if config.coordinator.is_some() {
+        let parts = open(context, config).await?;
+        return parts.coordinator.log(drv).await.map_err(|error| {
+            let code = error.code();
+            Failure::coded(error, code)
+        });
     }
+    let dir = state::dir(context)?;
+    let log = igloo_driver::local::read_log(&dir, drv).await;
+    log.map_err(|error| {
+        let code = igloo_status::Code::from_io(&error);
+        Failure::coded(anyhow::Error::new(error).context("the log cannot be read"), code)
+    })
 }
 
-type Tails = std::collections::BTreeMap<StorePath, Vec<u8>>;
-
-async fn forward(
-    mut events: mpsc::Receiver<RealiseEvent>,
-    updates: mpsc::Sender<Update>,
-    total: u64,
-    dir: &StoreDir,
-) -> Tails {
-    const TAIL_SIZE: usize = 64 << 10;
-    let mut tails = Tails::new();
-    let mut builds = total;
-    while let Some(event) = events.recv().await {
-        let drv = event.drv_path;
-        let update = match event.kind {
-            RealiseEventKind::Began => Update::BuildStarted {
-                drv,
-                attempt: 1,
-                builder: "here".into(),
-                expected: None,
-                for_evaluation: false,
-            },
-            RealiseEventKind::Build(event) => {
-                if let igloo_build::BuildEvent::Log { bytes, .. } = &event {
-                    let tail = tails.entry(drv.clone()).or_default();
-                    tail.extend_from_slice(bytes);
-                    let surplus = tail.len().saturating_sub(TAIL_SIZE);
-                    tail.drain(..surplus);
-                }
-                Update::Build { drv, event }
-            }
-            RealiseEventKind::Registered { stats } => {
-                builds = builds.saturating_sub(1);
-                Update::BuildEnded {
-                    drv,
-                    end: BuildEnded::Registered(Box::new(stats)),
-                }
-            }
-            RealiseEventKind::Failed { reason } => {
-                builds = builds.saturating_sub(1);
-                let failure = FailureReport {
-                    headline: format!("'{}': {reason}", dir.print(&drv)),
-                    path: drv.clone(),
-                    kind: FailureKind::Infrastructure,
-                    causes: Vec::new(),
-                    log_tail: Vec::new(),
-                    code: Code::Unknown,
-                };
-                Update::BuildEnded {
-                    drv,
-                    end: BuildEnded::Failed(Box::new(failure)),
-                }
-            }
-        };
-        let remaining = Remaining {
-            builds,
-            ..Remaining::default()
-        };
-        let _ = updates.send(update).await; // nobody watches: the build goes on
-        let _ = updates.send(Update::Remaining(remaining)).await;
-    }
-    tails
+fn evaluator(store: &Store) -> LocalEvaluator {
+    let runtime = tokio::runtime::Handle::current();
+    LocalEvaluator::new(store.clone(), runtime, Arc::new(machine)).with_fetcher(
+        Arc::new(UrlFetcher::new(igloo_store_io::fetch::HttpOptions::default())),
+        FetchLimits::default(),
+    )
 }
 
-fn failed(error: &RealiseError, tails: &Tails, plan: &Plan, dir: &StoreDir) -> FailureReport {
-    let all = plan.builds.iter().map(|build| &build.drv_path);
-    let path = all.clone().find(|path| dir.print(path) == error.drv_path);
-    let path = path.or(all.clone().next()).unwrap_or(&plan.wanted[0].0).clone();
-    let tail = tails.get(&path).map_or(&[][..], Vec::as_slice);
-    let lines: Vec<Bytes> = tail
-        .split(|byte| *byte == b'\n')
-        .map(Bytes::copy_from_slice)
-        .collect();
-    let lines = lines
-        .into_iter()
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>();
-    let causes = match &error.failure {
-        BuildFailure::Outcome(_) => Vec::new(),
-        BuildFailure::Output(OutputError::HashMismatch(mismatch)) => vec![mismatch.to_string()],
-        failure => vec![chain(failure)],
-    };
-    FailureReport {
-        kind: kind(&error.failure),
-        headline: error.to_string(),
-        causes,
-        log_tail: lines[lines.len().saturating_sub(TAIL_LINES)..].to_vec(),
-        code: error.failure.code(),
-        path,
+/// What an evaluation may know of this machine.
+fn machine() -> Machine {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Machine {
+        system: builders::system(),
+        seconds: now.ok().and_then(|now| i64::try_from(now.as_secs()).ok()),
     }
-}
-
-fn kind(failure: &BuildFailure) -> FailureKind {
-    match failure {
-        BuildFailure::Outcome(BuildOutcome::Timeout { .. } | BuildOutcome::Silence { .. }) => {
-            FailureKind::Timeout
-        }
-        BuildFailure::Outcome(BuildOutcome::OutputMissing { .. } | BuildOutcome::OutputInvalid { .. }) => {
-            FailureKind::Output
-        }
-        BuildFailure::Outcome(_) => FailureKind::Build,
-        BuildFailure::Output(OutputError::HashMismatch(_)) => FailureKind::HashMismatch,
-        _ => FailureKind::Infrastructure,
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}\n  because: {cause}");
-        source = cause.source();
-    }
-    text
 }

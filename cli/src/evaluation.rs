@@ -277,7 +277,7 @@ fn lint(level: &str) -> LintLevel {
 }
 
 /// Entries of `-I`, then of `NIX_PATH`, whose colons inside URLs separate nothing.
-pub fn search_path(given: &[String], from_environment: &str) -> Vec<(String, String)> {
+fn search_path(given: &[String], from_environment: &str) -> Vec<(String, String)> {
     let mut entries: Vec<&str> = given.iter().map(String::as_str).collect();
     let mut start = 0;
     for (index, _) in from_environment.match_indices(':') {

@@ -107,10 +107,11 @@ impl Failure {
         let mut above = self.error.to_string();
         for cause in self.error.chain().skip(1) {
             let cause = cause.to_string();
-            if !above.ends_with(&cause) {
+            // an error that prints its cause has said it already
+            if !above.contains(&cause) {
                 let _ = writeln!(text, "  because: {cause}"); // writing to a String cannot fail
+                above = cause;
             }
-            above = cause;
         }
         if let Some(hint) = &self.hint {
             let _ = writeln!(text, "hint: {hint}");

@@ -255,7 +255,7 @@ fn bad_derivations_are_refused() {
         .into_bytes();
     refused(&write("changed", &changed), "the file was changed or renamed");
     refused("/no/such/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-x.drv", "is missing");
-    refused("plain-name", "is not named like a derivation");
+    refused("plain-name.drv", "is not named like a derivation");
     let orphan = recipes.write(
         "orphan",
         Parts {

@@ -12,6 +12,16 @@ use igloo_integration::snapshots::Snapshot;
 use igloo_integration::{World, start, wait_until};
 use igloo_testkit::skip;
 
+/// Derivations, two of them for no machine there is, and something else.
+const SET: &str = r#"
+rec {
+  hello = derivation { name = "hello"; system = "x86_64-linux"; builder = "/bin/sh"; outputs = [ "out" "doc" ]; };
+  alien = derivation { name = "alien"; system = "alien-linux"; builder = "/bin/sh"; needs = hello; };
+  far = derivation { name = "far"; system = "alien-linux"; builder = "/bin/sh"; };
+  number = 1;
+}
+"#;
+
 /// Promise: "Every error a user can make names the thing and the way out".
 #[test]
 fn mistakes_are_named_with_the_way_out() {
@@ -19,12 +29,25 @@ fn mistakes_are_named_with_the_way_out() {
     let work = world.path("work");
     std::fs::create_dir(work.join("empty")).unwrap();
     std::fs::write(work.join("one.nix"), "1").unwrap();
+    std::fs::write(work.join("set.nix"), SET).unwrap();
     let mut snapshot = Snapshot::new(&world, "mistakes");
     for words in [
         &["build"][..],
         &["build", "nope.nix"],
         &["build", "empty"],
         &["build", "-f", "one.nix", "two.nix"],
+        &["build", "one.nix"],
+        &["build", "set.nix", "-A", "helo"],
+        &["build", "set.nix", "-A", "number"],
+        &["build", "set.nix", "-A", "hello", "--arg", "x", "1 +"],
+        &["build", "set.nix", "-A", "hello", "--arg", "x"],
+        &["build", "set.nix", "-A", "far"],
+        &["build", "/nix/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-x"],
+        &["build", "set.nix", "--substituters", "nonsense"],
+        &["build", "set.nix", "--option", "trusted-public-keys", "nonsense"],
+        &["build", "set.nix", "--option", "secret-key-files", "/no/such/key"],
+        &["build", "set.nix", "--builder", "grpc+unix:///no/such.sock"],
+        &["build", "set.nix", "--builder", "big"],
         &["build", "x.drv"],
         &["build", "-A", "a", "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-x.drv"],
         &["build", "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-x.drv"],
@@ -51,6 +74,29 @@ fn mistakes_are_named_with_the_way_out() {
         assert_ne!(ended.code, Some(0), "{words:?}");
         assert_ne!(ended.code, Some(255), "{words:?} {}", ended.stderr);
     }
+    snapshot.check();
+}
+
+/// Promise: "A dry run says what would be built and fetched, in nix-build's words, and does nothing".
+#[test]
+fn dry_runs_say_what_would_be_done() {
+    let world = World::new();
+    std::fs::write(world.path("work/default.nix"), SET).unwrap();
+    let mut snapshot = Snapshot::new(&world, "dry_runs");
+    for words in [
+        &["build", "--dry-run", "-A", "hello"][..],
+        &["build", "--dry-run", "-A", "alien"],
+        &["build", "--dry-run", "-A", "alien", "-A", "hello.doc", "--json"],
+        &["nix-build", "--dry-run"],
+        &["nix-build", "--dry-run", "-E", "(import ./. ).hello"],
+    ] {
+        assert_eq!(snapshot.run(words).code, Some(0));
+    }
+    assert_eq!(
+        std::fs::read_dir(world.path("work")).unwrap().count(),
+        1,
+        "no links"
+    );
     snapshot.check();
 }
 

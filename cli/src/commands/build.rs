@@ -14,7 +14,7 @@ pub mod wish;
 
 use std::time::{Duration, Instant};
 
-use igloo_driver::job::{Job, JobReport};
+use igloo_driver::job::{Job, JobError, JobReport};
 use tokio::sync::mpsc;
 
 pub use wish::Wish;
@@ -52,17 +52,11 @@ pub async fn fulfil(context: &Context, wish: &Wish, stop: Stop) -> Result<(), Fa
              it said"
         );
     }
-    let parts = coordination::open(context, &wish.config).await?;
+    let mut parts = coordination::open(context, &wish.config).await?;
     let start = Instant::now();
-    let mut reports = Vec::new();
-    for job in jobs {
-        let report = watch(context, wish, &parts, job, stop.clone()).await?;
-        let goes_on = report.failures.is_empty() || wish.config.keep_going;
-        reports.push(report);
-        if !goes_on {
-            break;
-        }
-    }
+    let reports = run_all(context, wish, &mut parts, jobs, stop).await;
+    parts.close().await;
+    let reports = reports?;
     if !context.quiet && !wish.dry_run {
         for line in reports
             .iter()
@@ -80,11 +74,31 @@ pub async fn fulfil(context: &Context, wish: &Wish, stop: Stop) -> Result<(), Fa
     answer::built(&parts.dir, wish, &reports)
 }
 
+/// Runs jobs one after the other, until one fails or the user stops them.
+async fn run_all(
+    context: &Context,
+    wish: &Wish,
+    parts: &mut Parts,
+    jobs: Vec<Job>,
+    stop: Stop,
+) -> Result<Vec<JobReport>, Failure> {
+    let mut reports = Vec::new();
+    for job in jobs {
+        let report = watch(context, wish, parts, job, stop.clone()).await?;
+        let goes_on = report.failures.is_empty() || wish.config.keep_going;
+        reports.push(report);
+        if !goes_on {
+            break;
+        }
+    }
+    Ok(reports)
+}
+
 /// Runs one job and shows what happens, until it ends or the user stops it.
 async fn watch(
     context: &Context,
     wish: &Wish,
-    parts: &Parts,
+    parts: &mut Parts,
     job: Job,
     stop: Stop,
 ) -> Result<JobReport, Failure> {
@@ -94,16 +108,27 @@ async fn watch(
     // a terminal that is held (Ctrl-S) blocks only the thread that writes to it
     let shown = tokio::task::spawn_blocking(move || runtime.block_on(progress.follow(receiver)));
     let ended = tokio::select! {
-        report = parts.coordinator.run(job, sender) => Some(report),
-        () = stop.asked() => None,
+        report = parts.coordinator.run(job, sender) => Ended::Report(report),
+        Some(failure) = parts.broken.recv() => Ended::Broken(failure),
+        () = stop.asked() => Ended::Stopped,
     };
     let model = tokio::time::timeout(PATIENCE, shown).await;
     match ended {
-        Some(report) => report.map_err(report::job_failed),
-        None => Err(Failure::interrupted(interrupted(
-            model.ok().and_then(Result::ok).as_ref(),
-        ))),
+        Ended::Report(report) => report.map_err(report::job_failed),
+        Ended::Broken(failure) => Err(failure),
+        Ended::Stopped => {
+            let model = model.ok().and_then(Result::ok);
+            Err(Failure::interrupted(interrupted(model.as_ref())))
+        }
     }
+}
+
+/// Why a job is not watched any more.
+enum Ended {
+    Report(Result<JobReport, JobError>),
+    /// This machine cannot build.
+    Broken(Failure),
+    Stopped,
 }
 
 /// What was stopped; what was registered stays.

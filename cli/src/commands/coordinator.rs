@@ -5,7 +5,7 @@ use igloo_remote::{Address, Listener, Services};
 use super::{machines, say};
 use crate::args::CoordinatorArguments;
 use crate::context::Context;
-use crate::coordination;
+use crate::coordination::{self, Parts};
 use crate::failure::Failure;
 use crate::stop::Stop;
 
@@ -21,9 +21,10 @@ pub async fn run(context: &Context, arguments: CoordinatorArguments, stop: Stop)
     if let Some(builder) = arguments.builder {
         config.builder = Some(builder);
     }
-    let parts = coordination::open(context, &config).await?;
+    // a builder that cannot be set up is a matter of the job that needs it
+    let Parts { coordinator, .. } = coordination::open(context, &config).await?;
     let listener = Listener::bind(&address).await?;
     say(format_args!("listening on {}", listener.address()))?;
-    let services = Services::new().with_coordinator(parts.coordinator);
+    let services = Services::new().with_coordinator(coordinator);
     Ok(services.serve(listener, stop.asked()).await?)
 }

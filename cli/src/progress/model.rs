@@ -12,7 +12,7 @@ use igloo_driver::job::{BuildEnded, Remaining, Update};
 use igloo_eval::io::Notice;
 use nix_compat::store_path::{StoreDir, StorePath};
 
-use super::figures::{bytes, count, counted, elapsed, exact};
+use super::figures::{bytes, counted, elapsed, exact};
 use super::log::Log;
 use super::style::{Line, Style};
 
@@ -170,18 +170,25 @@ impl Model {
         match update {
             Update::Notice(notice) => vec![noticed(&notice)],
             Update::Instantiated { count, drv } => {
+                let ended = self
+                    .evaluation
+                    .as_ref()
+                    .is_some_and(|evaluation| evaluation.ended);
                 self.evaluation = Some(Evaluating {
                     count,
                     latest: Some(drv),
-                    ended: false,
+                    ended,
                 });
                 Vec::new()
             }
             Update::Goal(_) => Vec::new(),
             Update::Evaluated(report) => {
-                if let Some(evaluation) = &mut self.evaluation {
-                    evaluation.ended = true;
-                }
+                let latest = self.evaluation.take().and_then(|evaluation| evaluation.latest);
+                self.evaluation = Some(Evaluating {
+                    count: report.derivations,
+                    latest,
+                    ended: true,
+                });
                 let text = format!(
                     "evaluated {} in {}",
                     counted(report.derivations, "derivation", "derivations"),
@@ -355,10 +362,8 @@ impl Model {
         self.told = now;
         let mut lines = Vec::new();
         if let Some(evaluation) = self.evaluation.as_ref().filter(|evaluation| !evaluation.ended) {
-            lines.push(format!(
-                "evaluating: {} derivations so far",
-                count(evaluation.count)
-            ));
+            let so_far = counted(evaluation.count, "derivation", "derivations");
+            lines.push(format!("evaluating: {so_far} so far"));
         }
         for build in &self.builds {
             let phase = build.log.phase.as_deref().map(|phase| format!(" {phase}"));

@@ -53,6 +53,7 @@ use self::commits::Commits;
 use self::config::{LocalConfig, NamedBuilder};
 use self::journal::{Journal, JournalError};
 use self::logs::LogStore;
+pub use self::logs::read_log;
 use self::provenance::ProvenanceRecord;
 use self::shared::Shared;
 use self::turn::Turns;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use igloo_build::Limits;
 use igloo_driver::DerivationSource;
 use igloo_driver::job::{Job, JobOptions, Wanted};
+use igloo_evaluator::settings::search_paths;
 use igloo_evaluator::{EvaluateRequest, Input, Output};
 use igloo_status::Code;
 use nix_compat::derivation::OutputName;
@@ -17,7 +18,7 @@ use nix_compat::store_path::{StoreDir, StorePath};
 
 use super::Wish;
 use crate::context::Context;
-use crate::evaluation::{absolute, search_path};
+use crate::evaluation::absolute;
 use crate::failure::Failure;
 
 /// Most bytes of an expression on stdin.
@@ -201,7 +202,11 @@ fn request(context: &Context, wish: &Wish, input: Input) -> EvaluateRequest {
         inputs: vec![input],
         attributes: wish.attributes.clone(),
         arguments: wish.arguments.clone(),
-        search_path: search_path(&wish.search, &nix_path.unwrap_or_default()),
+        search_path: search_paths(
+            &wish.search,
+            &wish.config.evaluation,
+            &nix_path.unwrap_or_default(),
+        ),
         options: wish.config.evaluation.clone(),
         environment: environment(context),
         base_dir: String::from_utf8_lossy(&absolute(".")).into_owned(),

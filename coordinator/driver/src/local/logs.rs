@@ -29,6 +29,36 @@ const TAIL_MAX: usize = 64 << 10;
 /// Longest file name that is being written.
 const TEMPORARY: &str = ".tmp-";
 
+/// The last log of a derivation in a coordinator's state folder, read beside the coordinator that may be using it.
+///
+/// # Errors
+/// The disk's. `None` when there is no log.
+pub async fn read_log(state_dir: &Path, drv: &StorePath) -> std::io::Result<Option<Bytes>> {
+    let path = log_path(&state_dir.join("logs"), drv);
+    read(path, LogConfig::default().log_bytes_max).await
+}
+
+fn log_path(dir: &Path, drv: &StorePath) -> PathBuf {
+    let name = drv.to_string();
+    let (folder, rest) = name.split_at_checked(2).unwrap_or(("", &name));
+    dir.join(folder).join(format!("{rest}.gz"))
+}
+
+async fn read(path: PathBuf, log_bytes_max: u64) -> std::io::Result<Option<Bytes>> {
+    let bound = log_bytes_max.saturating_add(4096); // and the note that it was cut
+    blocking::run(move || {
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        MultiGzDecoder::new(file).take(bound).read_to_end(&mut bytes)?;
+        Ok(Some(Bytes::from(bytes)))
+    })
+    .await
+}
+
 /// Where logs are. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct LogStore {
@@ -67,25 +97,11 @@ impl LogStore {
 
     /// The last log of a derivation.
     pub(crate) async fn read(&self, drv: &StorePath) -> std::io::Result<Option<Bytes>> {
-        let path = self.path(drv);
-        let bound = self.config.log_bytes_max.saturating_add(4096); // and the note that it was cut
-        blocking::run(move || {
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            let mut bytes = Vec::new();
-            MultiGzDecoder::new(file).take(bound).read_to_end(&mut bytes)?;
-            Ok(Some(Bytes::from(bytes)))
-        })
-        .await
+        read(self.path(drv), self.config.log_bytes_max).await
     }
 
     fn path(&self, drv: &StorePath) -> PathBuf {
-        let name = drv.to_string();
-        let (folder, rest) = name.split_at_checked(2).unwrap_or(("", &name));
-        self.dir.join(folder).join(format!("{rest}.gz"))
+        log_path(&self.dir, drv)
     }
 
     fn clear(&self) -> std::io::Result<()> {
