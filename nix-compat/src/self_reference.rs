@@ -1,8 +1,11 @@
 //! Contents that name their own store path: hashing them although the path follows from the hash, and giving them the path.
 //!
 //! A floating content-addressed output is built under a provisional path. [`SelfHasher`] hashes it with every own hash part
-//! zeroed and the places of these appended; the path follows from that; [`HashPartRewriter`] then puts the new hash part where
-//! the provisional one was. The hash is the same before and after.
+//! zeroed; the path follows from that; [`HashPartRewriter`] then puts the new hash part where the provisional one was. The
+//! hash is the same before and after.
+//!
+//! Nix 2.8 also hashed the places of the own hash parts; 2.34 means to, and does not (recorded from both). Paths of both
+//! kinds exist, so both hashes are given; new paths are made as 2.34 makes them.
 //!
 //! Invariants
 //! - how the stream is cut makes no difference;
@@ -145,11 +148,13 @@ impl SelfHasher {
                 max: SELF_REFERENCE_COUNT_MAX,
             });
         }
+        let hash = sum.hasher.clone().finish();
         for place in &sum.places {
             sum.hasher.update(format!("|{place}").as_bytes());
         }
         Ok(SelfHash {
-            hash: sum.hasher.finish(),
+            hash,
+            hash_with_places: sum.hasher.finish(),
             size: sum.size,
             count: sum.places.len(),
         })
@@ -159,8 +164,10 @@ impl SelfHasher {
 /// What [`SelfHasher`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelfHash {
-    /// The hash modulo self-references.
+    /// The hash modulo self-references, as Nix 2.34 makes it.
     pub hash: NixHash,
+    /// The same with the places of the self-references, as Nix 2.8 made it.
+    pub hash_with_places: NixHash,
     /// Bytes in the stream.
     pub size: u64,
     /// How often the stream names its own path.
@@ -185,8 +192,35 @@ impl TooManySelfReferences {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store_path::StorePathName;
+    use crate::nar::NarWriter;
+    use crate::store_path::{StoreDir, StorePathName};
     use proptest::prelude::*;
+
+    /// What Nix gave as the hash of a fixed output that is a directory with its own path in the file `a`: 2.34 and 2.8.
+    #[test]
+    fn hashes_are_those_nix_gives() {
+        let path = StorePath::new([7; 20], StorePathName::new("f17").unwrap());
+        let content = format!("{}\n", StoreDir::default().print(&path));
+        let mut nar = Vec::new();
+        let mut writer = NarWriter::new(&mut nar);
+        writer.directory(b"").unwrap();
+        writer.file(b"a", content.len() as u64, false).unwrap();
+        writer.data(content.as_bytes()).unwrap();
+        writer.end_directory().unwrap();
+        writer.finish().unwrap();
+        let mut hasher = SelfHasher::new(HashAlgo::Sha256, &path);
+        hasher.update(&nar);
+        let found = hasher.finish().unwrap();
+        for (hash, expected) in [
+            (found.hash, "sha256-r4K58oTueHZrYy3gmBbRR7QGQi+bIfV7j8nsAp4S3BQ="),
+            (
+                found.hash_with_places,
+                "sha256-c36V04AT++dbHOTiYnY2LZCGvkWg+mCtAkIMg31ItVw=",
+            ),
+        ] {
+            assert_eq!(hash.to_string(), expected);
+        }
+    }
 
     fn path(byte: u8) -> StorePath {
         StorePath::new([byte; 20], StorePathName::new("x").unwrap())
@@ -244,7 +278,7 @@ mod tests {
             }
         }
 
-        /// The hash is of the zeroed stream and the places, and survives the rewriting it leads to.
+        /// The hash is of the zeroed stream, with and without the places, and survives the rewriting it leads to.
         #[test]
         fn hash_does_not_depend_on_the_path((byte, stream) in any_stream(), cut in 1usize..70) {
             let hash = |path: &StorePath, stream: &[u8]| {
@@ -254,8 +288,9 @@ mod tests {
             };
             let before = hash(&path(byte), &stream);
             let (places, mut zeroed) = naive(&stream, &path(byte).hash_part(), &[0; 32]);
-            places.iter().for_each(|place| zeroed.extend_from_slice(format!("|{place}").as_bytes()));
             prop_assert_eq!(before.hash, NixHash::of(HashAlgo::Sha256, &zeroed));
+            places.iter().for_each(|place| zeroed.extend_from_slice(format!("|{place}").as_bytes()));
+            prop_assert_eq!(before.hash_with_places, NixHash::of(HashAlgo::Sha256, &zeroed));
             prop_assert_eq!((before.size, before.count), (stream.len() as u64, places.len()));
             // a fresh digest, which the stream does not name by chance
             let digest: [u8; 20] = crate::hash::sha256(&stream)[..20].try_into().unwrap();

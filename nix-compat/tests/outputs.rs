@@ -114,11 +114,15 @@ fn content_addresses_of_outputs_that_name_themselves() {
         nar(&nix, path).chunks(100).for_each(|piece| hasher.update(piece));
         let hash = hasher.finish().unwrap();
         assert_eq!(hash.count > 0, references.to_self, "{path}");
-        let address = ContentAddress::new(ContentAddressMethod::Recursive, hash.hash).unwrap();
-        let computed = nix
-            .dir()
-            .content_addressed_path(path.name(), &address, &references);
-        assert_eq!(computed.as_ref(), Ok(path));
+        // which of the two depends on the version of the installed Nix
+        let is_computed = [hash.hash, hash.hash_with_places].into_iter().any(|hash| {
+            let address = ContentAddress::new(ContentAddressMethod::Recursive, hash).unwrap();
+            let computed = nix
+                .dir()
+                .content_addressed_path(path.name(), &address, &references);
+            computed.as_ref() == Ok(path)
+        });
+        assert!(is_computed, "{path}");
         to_self += usize::from(references.to_self);
     }
     assert!(

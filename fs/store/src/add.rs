@@ -436,9 +436,15 @@ impl Store {
         }
         let algo = address.hash().algo();
         let found = match address.method() {
-            // the hash of what names itself is of its NAR without its own name
+            // the hash of what names itself is of its NAR without its own name; older Nix added where that stood
             ContentAddressMethod::Recursive if to_self => {
-                Some(nar::self_hash(&self.castore, node, algo, &declared.path).await?)
+                let found = nar::self_hash(&self.castore, node, algo, &declared.path).await?;
+                let is_old = found.hash_with_places == address.hash();
+                Some(if is_old {
+                    found.hash_with_places
+                } else {
+                    found.hash
+                })
             }
             ContentAddressMethod::Recursive if algo == HashAlgo::Sha256 => {
                 Some(NixHash::Sha256(declared.nar_sha256))

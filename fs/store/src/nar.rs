@@ -16,7 +16,7 @@ use igloo_castore::tree::TreeEvent;
 use igloo_status::Code;
 use nix_compat::hash::{HashAlgo, Hasher, NixHash};
 use nix_compat::nar::{NarEvent, NarLimits, NarWriter, WriteNarError};
-use nix_compat::self_reference::{SelfHasher, TooManySelfReferences};
+use nix_compat::self_reference::{SelfHash, SelfHasher, TooManySelfReferences};
 use nix_compat::store_path::StorePath;
 
 use crate::needles::NeedleScanner;
@@ -254,13 +254,13 @@ pub async fn self_hash(
     node: &Node,
     algo: HashAlgo,
     path: &StorePath,
-) -> Result<NixHash, DumpError> {
+) -> Result<SelfHash, DumpError> {
     let mut hasher = SelfHasher::new(algo, path);
     let mut stream = NarStream::new(castore.clone(), node.clone());
     while let Some(bytes) = stream.next().await? {
         hasher.update(&bytes);
     }
-    Ok(hasher.finish()?.hash)
+    Ok(hasher.finish()?)
 }
 
 /// The hash of a file's bytes by any algorithm, `None` when `node` is no file. Reads all of it.
