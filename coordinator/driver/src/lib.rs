@@ -6,6 +6,7 @@
 //! - [`source`]: where derivations are read from;
 //! - [`plan`]: which of them must be built, found lazily from the wanted outputs down;
 //! - [`request`]: one derivation as a build request, by Nix's rules;
+//! - [`builtin`]: builders that are no programs, `builtin:fetchurl`;
 //! - [`outputs`]: what a finished build left, checked, as records to register;
 //! - [`realise`]: runs a plan on a builder, several builds at once, and registers what comes out.
 //!
@@ -14,7 +15,9 @@
 //!   everything it refers to is registered;
 //! - a failure of the machine ([`igloo_build::BuildError`]) is never recorded against a derivation.
 
+pub mod builtin;
 pub mod job;
+mod json;
 pub mod local;
 pub mod outputs;
 pub mod plan;

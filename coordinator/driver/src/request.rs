@@ -1,35 +1,54 @@
-//! Derivation to build request, by Nix's rules. This is the only place that knows them.
+//! Derivation to build request, by Nix's rules. With [`crate::outputs`], this is the only place that knows them.
+//!
+//! Map
+//! - `attributes`: plain variables and structured attributes alike; `options`: what a derivation asks for in them;
+//! - `environment`: the variables and files a build finds; `structured`: `.attrs.json` and `.attrs.sh`;
+//! - `graph`: closures described to a build (`exportReferencesGraph`).
 //!
 //! Invariants
 //! - a rule that is not implemented is an error, never left out in silence ([`RequestError::Unsupported`]);
-//! - the request depends on the derivation, its input closure and [`RequestOptions`] alone.
+//! - the request depends on the derivation, the records of its input closure and [`RequestOptions`] alone.
 //!
-//! Source: Nix 2.36 `unix/build/derivation-builder.cc` (initEnv, runChild), `build/derivation-env-desugar.cc`; the order in which
-//! defaults and overrides apply was recorded from Nix 2.8 (tests below).
+//! Source: Nix 2.36 `unix/build/derivation-builder.cc` (initEnv, runChild), `build/derivation-env-desugar.cc`; behaviour was
+//! recorded from Nix 2.8 and 2.34, and where they differ 2.34 is followed.
+
+mod attributes;
+mod environment;
+mod error;
+mod graph;
+mod options;
+mod structured;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use igloo_build::path::{ParsePathError, RelativePath};
+use igloo_build::path::RelativePath;
 use igloo_build::request::{BuildRequest, Constraints, Limits};
-use igloo_castore::node::{NodeName, ParseNameError};
-use igloo_status::Code;
+use igloo_castore::node::NodeName;
+use igloo_coordinator::{DescribeDerivationError, DrvInfo};
 use igloo_store::{PathInfo, Store};
-use nix_compat::derivation::{Derivation, DerivationKind, OutputKindError, OutputName};
-use nix_compat::store_path::{ComputePathError, StoreDir, StorePath};
+use nix_compat::derivation::{Derivation, DerivationKind, OutputName};
+use nix_compat::store_path::{StoreDir, StorePath, placeholder};
 
+use crate::builtin;
+
+use self::attributes::Attributes;
+use self::environment::Surroundings;
+
+pub use attributes::AttributeError;
+pub use error::RequestError;
+pub use options::{DerivationOptions, OutputCheck, OutputChecks, Specifier};
+
+/// The file with structured attributes, in the build's directory.
+pub(crate) const STRUCTURED_FILE: &str = ".attrs.json";
 /// Where a build works, relative to its root.
 const BUILD_DIR: &str = "build";
 
-/// Attributes that ask for something that is not done yet, and what it is.
-const UNSUPPORTED: &[(&str, &str)] = &[
-    ("__json", "structured attributes"),
-    ("exportReferencesGraph", "exporting the graph of references"),
-    ("allowedReferences", "checks of references"),
-    ("allowedRequisites", "checks of requisites"),
-    ("disallowedReferences", "checks of references"),
-    ("disallowedRequisites", "checks of requisites"),
-];
+/// Features that say something of the coordinator, not of a machine: never asked of a builder.
+const OWN_FEATURES: &[&str] = &["ca-derivations"];
+
+/// Features that change what a build sees, and are not done.
+const UNSUPPORTED_FEATURES: &[&str] = &["uid-range", "recursive-nix", "builder-rpc-v0"];
 
 /// What a request takes from the caller, not from the derivation.
 #[derive(Clone, Debug)]
@@ -52,15 +71,18 @@ pub type InputClosure = BTreeMap<StorePath, PathInfo>;
 pub struct PreparedBuild {
     /// For the builder.
     pub request: BuildRequest,
-    /// Outputs in the request's order.
+    /// Outputs in the request's order, with the paths the build writes; those of floating outputs are provisional.
     pub outputs: Vec<(OutputName, StorePath)>,
     /// The store path each needle stands for.
     pub candidates: Vec<StorePath>,
+    /// What the derivation asks for.
+    pub options: DerivationOptions,
 }
 
 /// Makes the request that builds `derivation`, which is that of `drv_path`. Linear in the closure.
 ///
-/// A derivation whose input derivations have floating outputs must be resolved first (`igloo_coordinator::resolve`).
+/// A derivation whose input derivations have floating outputs must be resolved first (`igloo_coordinator::resolve`), and
+/// `drv_path` is then that of the resolved derivation.
 ///
 /// # Errors
 /// [`RequestError`], naming what cannot be done.
@@ -72,14 +94,14 @@ pub async fn prepare(
     options: &RequestOptions,
 ) -> Result<PreparedBuild, RequestError> {
     let dir = &store.dir;
-    let _ = drv_path; // provisional paths of floating outputs are made of it
     let kind = derivation.kind()?;
-    refuse_unsupported(derivation, kind)?;
-    let outputs = output_paths(dir, derivation)?;
+    let attributes = Attributes::of(derivation)?;
+    let wishes = DerivationOptions::read(dir, derivation, &attributes)?;
+    refuse_unsupported(derivation, kind, &wishes)?;
+    let outputs = build_paths(dir, drv_path, derivation)?;
     let inputs_dir = relative(dir.as_str().as_bytes())?;
-    let mut environment = default_environment(dir, options);
-    let additional_files = add_own_environment(&mut environment, derivation)?;
-    add_fixed_environment(&mut environment, derivation, kind, options);
+    let surroundings = Surroundings::new(store, derivation, attributes, &wishes, closure, options).await?;
+    let rewrites = OwnPlaceholders::new(dir, &outputs);
     let candidates: Vec<StorePath> = closure
         .keys()
         .chain(outputs.iter().map(|(_, path)| path))
@@ -94,8 +116,8 @@ pub async fn prepare(
             .collect::<Result<_, RequestError>>()?,
         inputs_dir: inputs_dir.clone(),
         program: Bytes::copy_from_slice(&derivation.builder),
-        arguments: arguments(derivation),
-        environment,
+        arguments: arguments(derivation, &rewrites),
+        environment: rewrites.in_values(surroundings.environment),
         working_dir: relative(BUILD_DIR.as_bytes())?,
         // Nix lets a build write beside its inputs, and throws away what is no output
         scratch_paths: BTreeSet::from([relative(BUILD_DIR.as_bytes())?, inputs_dir]),
@@ -103,8 +125,8 @@ pub async fn prepare(
             .iter()
             .map(|(_, path)| relative(dir.print(path).as_bytes()))
             .collect::<Result<_, _>>()?,
-        additional_files,
-        constraints: constraints(derivation, kind, options),
+        additional_files: rewrites.in_values(surroundings.files),
+        constraints: constraints(derivation, kind, &wishes, options),
         limits: options.limits.clone(),
         needles: candidates
             .iter()
@@ -115,7 +137,29 @@ pub async fn prepare(
         request,
         outputs,
         candidates,
+        options: wishes,
     })
+}
+
+/// Describes a derivation to the coordinator's core: [`DrvInfo::of`], with what structured attributes say, and with features
+/// and system as builders are asked for them.
+///
+/// Attributes that cannot be read are left out: [`prepare`] says what is wrong with them.
+///
+/// # Errors
+/// As [`DrvInfo::of`].
+pub fn describe(
+    dir: &StoreDir,
+    drv_path: &StorePath,
+    derivation: &Derivation,
+) -> Result<DrvInfo, DescribeDerivationError> {
+    let mut info = DrvInfo::of(dir, drv_path, derivation)?;
+    if let Ok(wishes) = DerivationOptions::of(dir, derivation) {
+        info.needs.features = builder_features(&wishes);
+        info.substitutable = wishes.allow_substitutes;
+    }
+    info.needs.system = builder_system(derivation);
+    Ok(info)
 }
 
 /// Paths of all outputs, in the order of their names.
@@ -130,149 +174,136 @@ pub fn output_paths(
     outputs
         .map(|(name, output)| match output.path(dir, &derivation.name, name)? {
             Some(path) => Ok((name.clone(), path)),
-            None => Err(RequestError::Unsupported {
-                what: "outputs whose path is not known before the build",
-            }),
+            None => Err(RequestError::Unresolved),
         })
         .collect()
 }
 
-fn refuse_unsupported(derivation: &Derivation, kind: DerivationKind) -> Result<(), RequestError> {
-    match kind {
-        DerivationKind::InputAddressed | DerivationKind::CaFixed => {}
-        DerivationKind::CaFloating | DerivationKind::Deferred => {
-            return Err(RequestError::Unsupported {
-                what: "floating content-addressed outputs",
-            });
-        }
-        DerivationKind::Impure => {
-            return Err(RequestError::Unsupported {
-                what: "impure derivations",
-            });
-        }
+/// Where the build writes each output: its path, or a provisional one where the path follows from what is written.
+fn build_paths(
+    dir: &StoreDir,
+    drv_path: &StorePath,
+    derivation: &Derivation,
+) -> Result<Vec<(OutputName, StorePath)>, RequestError> {
+    let outputs = derivation.outputs.iter();
+    outputs
+        .map(|(name, output)| {
+            let path = match output.path(dir, &derivation.name, name)? {
+                Some(path) => path,
+                None => dir.provisional_path(drv_path, &derivation.name, name)?,
+            };
+            Ok((name.clone(), path))
+        })
+        .collect()
+}
+
+/// What stands for the derivation's own outputs in its strings, and what is put there.
+struct OwnPlaceholders(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl OwnPlaceholders {
+    fn new(dir: &StoreDir, outputs: &[(OutputName, StorePath)]) -> Self {
+        let one = |(name, path): &(OutputName, StorePath)| {
+            (placeholder(name).into_bytes(), dir.print(path).into_bytes())
+        };
+        Self(outputs.iter().map(one).collect())
     }
-    if derivation.builder.starts_with(b"builtin:") {
-        return Err(RequestError::Unsupported {
-            what: "builtin builders such as builtin:fetchurl",
-        });
+
+    fn in_bytes(&self, bytes: Bytes) -> Bytes {
+        // one search for what all placeholders begin with would find every slash: most strings have none of these
+        if self
+            .0
+            .keys()
+            .all(|from| memchr::memmem::find(&bytes, from).is_none())
+        {
+            return bytes;
+        }
+        let mut bytes = bytes.to_vec();
+        nix_compat::derivation::rewrite_bytes(&mut bytes, &self.0);
+        bytes.into()
     }
-    if derivation
-        .env
-        .get(&b"__noChroot"[..])
-        .is_some_and(|value| value == b"1")
+
+    fn in_values<K: Ord>(&self, map: BTreeMap<K, Bytes>) -> BTreeMap<K, Bytes> {
+        let values = map.into_iter();
+        values.map(|(key, value)| (key, self.in_bytes(value))).collect()
+    }
+}
+
+fn refuse_unsupported(
+    derivation: &Derivation,
+    kind: DerivationKind,
+    wishes: &DerivationOptions,
+) -> Result<(), RequestError> {
+    if kind == DerivationKind::Deferred {
+        return Err(RequestError::Unresolved);
+    }
+    if let Some(name) = builtin_of(derivation)
+        && !builtin::DONE.iter().any(|done| done.as_bytes() == name)
     {
+        let name = String::from_utf8_lossy(name);
+        return Err(RequestError::unsupported(format!(
+            "the builder '{}{name}'",
+            builtin::PREFIX
+        )));
+    }
+    if wishes.no_sandbox {
         return Err(RequestError::NoSandbox);
     }
-    match UNSUPPORTED
-        .iter()
-        .find(|(name, _)| derivation.env.contains_key(name.as_bytes()))
-    {
-        Some((_, what)) => Err(RequestError::Unsupported { what }),
+    if let Some(path) = wishes.host_paths.first() {
+        return Err(RequestError::HostPath { path: path.clone() });
+    }
+    let features = &wishes.required_features;
+    match UNSUPPORTED_FEATURES.iter().find(|name| features.contains(**name)) {
+        Some(name) => Err(RequestError::unsupported(format!("the feature '{name}'"))),
         None => Ok(()),
     }
 }
 
-fn arguments(derivation: &Derivation) -> Vec<Bytes> {
+/// The name of a builder that is part of Nix.
+fn builtin_of(derivation: &Derivation) -> Option<&[u8]> {
+    derivation.builder.strip_prefix(builtin::PREFIX.as_bytes())
+}
+
+fn arguments(derivation: &Derivation, rewrites: &OwnPlaceholders) -> Vec<Bytes> {
     let base_name = derivation
         .builder
         .rsplit(|byte| *byte == b'/')
         .next()
         .unwrap_or_default();
-    std::iter::once(base_name)
-        .chain(derivation.args.iter().map(Vec::as_slice))
-        .map(Bytes::copy_from_slice)
+    let arguments = derivation
+        .args
+        .iter()
+        .map(|argument| Bytes::copy_from_slice(argument));
+    std::iter::once(Bytes::copy_from_slice(base_name))
+        .chain(arguments.map(|argument| rewrites.in_bytes(argument)))
         .collect()
 }
 
-type Environment = BTreeMap<Bytes, Bytes>;
-
-fn set(environment: &mut Environment, name: &'static str, value: impl Into<Bytes>) {
-    environment.insert(Bytes::from_static(name.as_bytes()), value.into());
-}
-
-/// What a derivation may override.
-fn default_environment(dir: &StoreDir, options: &RequestOptions) -> Environment {
-    let mut environment = Environment::new();
-    set(&mut environment, "PATH", "/path-not-set");
-    set(&mut environment, "HOME", "/homeless-shelter");
-    set(&mut environment, "NIX_STORE", dir.as_str().to_string());
-    set(&mut environment, "NIX_BUILD_CORES", options.cores.to_string());
-    environment
-}
-
-/// The derivation's own variables; those named by `passAsFile` become files, with the variable `NAMEPath` in their place.
-fn add_own_environment(
-    environment: &mut Environment,
-    derivation: &Derivation,
-) -> Result<BTreeMap<RelativePath, Bytes>, RequestError> {
-    let as_file = derivation
-        .env
-        .get(&b"passAsFile"[..])
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let as_file: BTreeSet<&[u8]> = words(as_file).collect();
-    let mut files = BTreeMap::new();
-    for (name, value) in &derivation.env {
-        if !as_file.contains(name.as_slice()) {
-            environment.insert(Bytes::copy_from_slice(name), Bytes::copy_from_slice(value));
-            continue;
-        }
-        let digest = nix_compat::nixbase32::encode(&nix_compat::hash::sha256(name));
-        let path = format!("{BUILD_DIR}/.attr-{digest}");
-        files.insert(relative(path.as_bytes())?, Bytes::copy_from_slice(value));
-        environment.insert([name, &b"Path"[..]].concat().into(), format!("/{path}").into());
-    }
-    Ok(files)
-}
-
-/// What no derivation can override.
-fn add_fixed_environment(
-    environment: &mut Environment,
+fn constraints(
     derivation: &Derivation,
     kind: DerivationKind,
+    wishes: &DerivationOptions,
     options: &RequestOptions,
-) {
-    for name in ["NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"] {
-        set(environment, name, format!("/{BUILD_DIR}"));
-    }
-    set(environment, "NIX_LOG_FD", "2");
-    set(environment, "TERM", "xterm-256color");
-    if kind != DerivationKind::CaFixed {
-        return;
-    }
-    set(environment, "NIX_OUTPUT_CHECKED", "1");
-    let impure = derivation
-        .env
-        .get(&b"impureEnvVars"[..])
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    for name in words(impure) {
-        let value = options.impure_environment.get(name).cloned().unwrap_or_default();
-        environment.insert(Bytes::copy_from_slice(name), value.into());
-    }
-}
-
-fn constraints(derivation: &Derivation, kind: DerivationKind, options: &RequestOptions) -> Constraints {
-    let features = derivation
-        .env
-        .get(&b"requiredSystemFeatures"[..])
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+) -> Constraints {
     Constraints {
-        system: String::from_utf8_lossy(&derivation.platform).into_owned(),
+        system: builder_system(derivation),
         memory_mib: options.memory_mib,
         cores: options.cores,
-        network: kind == DerivationKind::CaFixed,
-        features: words(features)
-            .map(|feature| String::from_utf8_lossy(feature).into_owned())
-            .collect(),
+        network: matches!(kind, DerivationKind::CaFixed | DerivationKind::Impure),
+        features: builder_features(wishes),
     }
 }
 
-/// Nix's `tokenizeString`: separated by any run of blanks.
-fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
-        .filter(|word| !word.is_empty())
+fn builder_system(derivation: &Derivation) -> String {
+    match builtin_of(derivation) {
+        Some(_) => builtin::SYSTEM.to_owned(),
+        None => String::from_utf8_lossy(&derivation.platform).into_owned(),
+    }
+}
+
+fn builder_features(wishes: &DerivationOptions) -> BTreeSet<String> {
+    let features = wishes.required_features.iter();
+    let asked = features.filter(|feature| !OWN_FEATURES.contains(&feature.as_str()));
+    asked.cloned().collect()
 }
 
 fn relative(path: &[u8]) -> Result<RelativePath, RequestError> {
@@ -281,46 +312,6 @@ fn relative(path: &[u8]) -> Result<RelativePath, RequestError> {
 
 fn node_name(path: &StorePath) -> Result<NodeName, RequestError> {
     Ok(NodeName::try_from(path.to_string().as_str())?)
-}
-
-/// Why a derivation makes no request.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum RequestError {
-    /// Something igloo does not do yet.
-    #[error("it asks for {what}, which igloo cannot do yet")]
-    Unsupported {
-        /// What.
-        what: &'static str,
-    },
-    /// It wants to run outside the sandbox.
-    #[error("it has `__noChroot` set, and igloo builds nothing outside a machine")]
-    NoSandbox,
-    /// Its outputs do not go together.
-    #[error("its outputs do not go together")]
-    Kind(#[from] OutputKindError),
-    /// An output can have no path.
-    #[error("an output can have no path")]
-    Output(#[from] ComputePathError),
-    /// A path does not fit a build's root.
-    #[error("a path does not fit a build's root")]
-    Path(#[from] ParsePathError),
-    /// A store path is no file name.
-    #[error("a store path is no file name")]
-    Name(#[from] ParseNameError),
-}
-
-impl RequestError {
-    /// The class of the failure.
-    pub fn code(&self) -> Code {
-        match self {
-            Self::Unsupported { .. } => Code::Unimplemented,
-            Self::NoSandbox => Code::PermissionDenied,
-            Self::Kind(error) => error.code(),
-            Self::Output(error) => error.code(),
-            Self::Path(error) => error.code(),
-            Self::Name(error) => error.code(),
-        }
-    }
 }
 
 #[cfg(test)]

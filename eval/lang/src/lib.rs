@@ -14,6 +14,7 @@ mod goals;
 mod heap;
 mod interp;
 pub mod io;
+pub mod json;
 mod num;
 mod pos;
 mod print;

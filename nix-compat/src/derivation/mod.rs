@@ -144,7 +144,10 @@ pub fn derivation_name(path: &StorePath) -> Result<StorePathName, NotDerivationE
     })
 }
 
-fn rewrite_bytes(bytes: &mut Vec<u8>, rewrites: &BTreeMap<Vec<u8>, Vec<u8>>) {
+/// Replaces strings in one: pairs are applied one after the other, in order, to the result of those before.
+///
+/// Source: `rewriteStrings`.
+pub fn rewrite_bytes(bytes: &mut Vec<u8>, rewrites: &BTreeMap<Vec<u8>, Vec<u8>>) {
     for (from, to) in rewrites
         .iter()
         .filter(|(from, to)| from != to && !from.is_empty())

@@ -98,6 +98,24 @@ impl StoreDir {
         Ok(self.make_path(&format!("output:{output}"), &NixHash::Sha256(*hash_modulo), &name))
     }
 
+    /// Where a build writes an output whose path follows from its content: a path nothing else can have. `drv_path` is that
+    /// of the derivation that is built, after its resolution.
+    ///
+    /// # Errors
+    /// `<derivation>-<output>` is too long for a name.
+    ///
+    /// Source: Nix 2.36 `makeFallbackPath` (unix/build/derivation-builder.cc).
+    pub fn provisional_path(
+        &self,
+        drv_path: &StorePath,
+        derivation: &StorePathName,
+        output: &OutputName,
+    ) -> Result<StorePath, ComputePathError> {
+        let name = output_path_name(derivation, output)?;
+        let kind = format!("rewrite:{drv_path}:name:{output}");
+        Ok(self.make_path(&kind, &NixHash::Sha256([0; 32]), &name))
+    }
+
     fn fixed_path(&self, name: &StorePathName, method: ContentAddressMethod, hash: &NixHash) -> StorePath {
         let inner = format!(
             "fixed:out:{}{}:",

@@ -154,6 +154,29 @@ fn output_names() {
 }
 
 /// Recorded from Nix 2.8: `builtins.placeholder "out"`.
+/// What Nix 2.34 gave as `$out` and `$lib` to builds of these derivations.
+#[test]
+fn provisional_paths_are_those_nix_gives() {
+    for (drv, derivation, output, expected) in [
+        (
+            "pjg6xmk5jfp6sqhjlg9yhzmppibwwclv-c1.drv",
+            "c1",
+            "out",
+            "lpqyqv1wimljy5xh5q0z16ari0gh1g4k-c1",
+        ),
+        (
+            "v3maxwwk1gizrni08k2xv87qnzfqv752-c3.drv",
+            "c3",
+            "lib",
+            "4gkxp4iykdnvvhc1bypdd4sj4mbd07sg-c3-lib",
+        ),
+    ] {
+        let (drv, output) = (drv.parse().unwrap(), output.parse().unwrap());
+        let path = StoreDir::default().provisional_path(&drv, &name(derivation), &output);
+        assert_eq!(path.unwrap().to_string(), expected);
+    }
+}
+
 #[test]
 fn placeholder_of_out() {
     let out = OutputName::new("out").unwrap();

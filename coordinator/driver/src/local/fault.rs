@@ -67,11 +67,11 @@ impl BuildFailure {
             Self::Inputs(ClosureError::Missing { path, .. }) => BuildFault::InputsMissing {
                 paths: vec![path.clone()],
             },
-            // of outputs: reading them back failed, or the builder broke its word
-            Self::Output(OutputError::Dump(_) | OutputError::Incomplete)
-            | Self::Inputs(ClosureError::Read(_))
-            | Self::Read(_)
-            | Self::Builder(_) => BuildFault::Infrastructure { reason },
+            Self::Inputs(ClosureError::Read(_)) | Self::Read(_) | Self::Builder(_) => {
+                BuildFault::Infrastructure { reason }
+            }
+            // reading them back failed, or the builder broke its word
+            Self::Output(error) if error.is_fault_of_host() => BuildFault::Infrastructure { reason },
             Self::Output(_) => BuildFault::Permanent { reason },
             Self::Cancelled => BuildFault::Cancelled,
         }
@@ -108,8 +108,8 @@ impl BuildFailure {
                 FailureKind::Output
             }
             Self::Outcome(_) => FailureKind::Build,
-            Self::Output(OutputError::HashMismatch(_)) => FailureKind::HashMismatch,
-            Self::Output(OutputError::Dump(_) | OutputError::Incomplete) => FailureKind::Infrastructure,
+            Self::Output(error) if error.is_broken_promise() => FailureKind::HashMismatch,
+            Self::Output(error) if error.is_fault_of_host() => FailureKind::Infrastructure,
             Self::Output(_) => FailureKind::Output,
             Self::Request(_) | Self::Builder(BuildError::Request(_)) => FailureKind::Unavailable,
             Self::Inputs(_) | Self::Read(_) | Self::Builder(_) | Self::Cancelled => {

@@ -30,6 +30,7 @@ use super::pool::Pool;
 use super::steps::{FailedRun, Finished};
 use super::totals::Totals;
 use super::watch::Watch;
+use crate::request;
 use crate::source::{DerivationSource, Found, ReadDerivationError};
 
 /// Bytes of derivations kept in memory, about.
@@ -197,7 +198,7 @@ impl Shared {
         drv: &StorePath,
         derivation: &Derivation,
     ) -> Result<DrvInfo, DescribeDerivationError> {
-        let mut info = DrvInfo::of(&self.store().dir, drv, derivation)?;
+        let mut info = request::describe(&self.store().dir, drv, derivation)?;
         if let Ok(name) = derivation_name(drv) {
             info.estimate = lock(&self.history).estimate(&name, &info.needs.system);
         }
