@@ -47,6 +47,11 @@ enum Owner {
 
 impl StoreIo {
     pub(crate) fn read_file_at(&self, path: &[u8]) -> Result<Vec<u8>, IoError> {
+        if self.is_plain_host(path)
+            && let Ok(bytes) = read_host(path)
+        {
+            return Ok(bytes);
+        }
         self.access.read(&self.view.store.dir, path)?;
         match self.followed(path)? {
             Place::Stored(node) => self.view.read(path, &node),
@@ -56,6 +61,11 @@ impl StoreIo {
     }
 
     pub(crate) fn read_dir_at(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, FileType)>, IoError> {
+        if self.is_plain_host(path)
+            && let Ok(entries) = list_host(path, path)
+        {
+            return Ok(entries);
+        }
         self.access.read(&self.view.store.dir, path)?;
         if path == self.view.store.dir.as_str().as_bytes() {
             return self.list_store(path);
@@ -130,6 +140,14 @@ impl StoreIo {
             }
         }
         Ok(place)
+    }
+
+    /// Whether the machine's own answer for `path` will do: nothing is forbidden, and it is not below the store directory.
+    /// A link may still lead there; what the machine's store has under a name is what ours has under it.
+    fn is_plain_host(&self, path: &[u8]) -> bool {
+        self.host_store == HostStore::Visible
+            && !self.access.is_restricted()
+            && !is_below(path, self.view.store.dir.as_str().as_bytes())
     }
 
     /// Who answers for `path` itself, without following a link at its end.

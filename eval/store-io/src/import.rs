@@ -19,7 +19,7 @@ use std::sync::Arc;
 use igloo_castore::directory::Directory;
 use igloo_castore::ingest::{IngestPathError, PathOptions, ingest_path};
 use igloo_castore::node::{Node, NodeName};
-use igloo_eval::io::{FileType, ImportPath, IngestMethod, IoError, PathFilter};
+use igloo_eval::io::{FileType, ImportPath, IngestMethod, IoError, PathFilter, hash_tree};
 use igloo_status::Code;
 use igloo_store::nar::{NarDigest, NarObserver, flat_hash, nar_digest};
 use igloo_store::{AddError, PathInfo};
@@ -29,7 +29,7 @@ use nix_compat::store_path::{StorePath, StorePathName, StoreReferences};
 
 use crate::error::{not_found, store_error, system_error, text};
 use crate::files::{kind_of, native};
-use crate::store_io::StoreIo;
+use crate::store_io::{StoreIo, Writes};
 use crate::view::{Place, type_of};
 
 /// Trees taken in during this evaluation.
@@ -85,6 +85,11 @@ impl StoreIo {
             });
         }
         let (path, accepted) = match request.method {
+            _ if self.writes == Writes::Computed => {
+                let path = self.computed_path(&name, method, request.path, request.filter)?;
+                self.access.allow(&path);
+                (path, None)
+            }
             IngestMethod::Nar => {
                 let (tree, accepted) = self.tree_at(request.path, request.filter)?;
                 let hash = NixHash::Sha256(tree.nar.sha256);
@@ -101,6 +106,33 @@ impl StoreIo {
             });
         }
         Ok(Imported { path, accepted })
+    }
+
+    /// The path a file or tree would get.
+    fn computed_path(
+        &self,
+        name: &StorePathName,
+        method: ContentAddressMethod,
+        path: &[u8],
+        filter: Option<&mut PathFilter<'_>>,
+    ) -> Result<StorePath, IoError> {
+        let hash = match method {
+            ContentAddressMethod::Recursive => {
+                hash_tree(self, &|entry| self.is_executable(entry), path, filter)?
+            }
+            _ => NixHash::of(HashAlgo::Sha256, &self.read_file_at(path)?),
+        };
+        self.content_path(name, &address(method, hash)?)
+    }
+
+    fn is_executable(&self, path: &[u8]) -> bool {
+        match self.view.resolve(path, false) {
+            Ok(Place::Stored(Node::File { executable, .. })) => executable,
+            Ok(Place::Host(host)) => {
+                std::fs::symlink_metadata(native(&host)).is_ok_and(|metadata| metadata.mode() & 0o100 != 0)
+            }
+            _ => false,
+        }
     }
 
     /// Registers a tree under the path its content gives it; reading it is allowed from now on.

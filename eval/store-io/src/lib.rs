@@ -31,4 +31,4 @@ pub use dependencies::{Dependency, DependencyKey};
 pub use fetch::{FetchLimits, Fetcher, UrlFetcher};
 pub use realise::{RealiseError, RealisedOutput, Realiser, Wanted};
 pub use registrar::{DerivationSink, FlushError};
-pub use store_io::{HostStore, StoreIo};
+pub use store_io::{HostStore, StoreIo, Writes};

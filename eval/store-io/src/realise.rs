@@ -16,7 +16,7 @@ use nix_compat::store_path::{StorePath, downstream_placeholder};
 
 use crate::dependencies::DependencyKey;
 use crate::error::{chain, store_error, text};
-use crate::store_io::StoreIo;
+use crate::store_io::{StoreIo, Writes};
 
 /// Something an evaluation cannot go on without.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,7 +109,9 @@ impl StoreIo {
         let mut known = Known::default();
         let mut derivations = BTreeMap::new();
         for (path, names) in &outputs {
-            let derivation = self.derivation_at(path)?;
+            let derivation = self
+                .derivation_at(path)
+                .map_err(|error| self.unwritten(error, path))?;
             self.check_names(path, &derivation, names)?;
             let missing = self.missing_outputs(path, &derivation, names, &mut known)?;
             if !missing.is_empty() {
@@ -217,6 +219,9 @@ impl StoreIo {
 
     /// Asks the realiser and checks that what it names is there.
     fn ask(&self, wanted: Vec<Wanted>, known: &mut Known) -> Result<(), IoError> {
+        if let (Writes::Computed, Some(Wanted::Path(path))) = (self.writes, wanted.first()) {
+            return Err(self.unwritten(IoError::InvalidPath { path: String::new() }, path));
+        }
         let Some(realiser) = &self.realiser else {
             return Err(self.nobody_to_ask(wanted.first()));
         };
@@ -243,6 +248,16 @@ impl StoreIo {
         Err(IoError::InvalidPath {
             path: self.print(path),
         })
+    }
+
+    /// In read-only mode Nix names what is not there without its directory (recorded from 2.34).
+    fn unwritten(&self, error: IoError, path: &StorePath) -> IoError {
+        match (self.writes, error) {
+            (Writes::Computed, IoError::InvalidPath { .. }) => IoError::InvalidPath {
+                path: path.to_string(),
+            },
+            (_, error) => error,
+        }
     }
 
     fn nobody_to_ask(&self, wanted: Option<&Wanted>) -> IoError {

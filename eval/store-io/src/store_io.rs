@@ -9,13 +9,15 @@
 //! - nothing is read that the rules forbid, whichever way a symlink leads.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use igloo_castore::blocking;
 use igloo_eval::ContextElem;
-use igloo_eval::io::{AccessRules, EvalIo, FetchRequest, Fetched, FileType, ImportPath, IoError, Notice};
+use igloo_eval::io::{
+    AccessRules, DerivationLinks, EvalIo, FetchRequest, Fetched, FileType, ImportPath, IoError, Notice,
+};
 use igloo_store::{PathInfo, Store};
 use nix_compat::derivation::{Derivation, derivation_name};
 use nix_compat::store_path::{StoreDir, StorePath};
@@ -45,6 +47,17 @@ pub enum HostStore {
     Hidden,
 }
 
+/// Whether what an evaluation makes is written to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Writes {
+    /// It is.
+    #[default]
+    Stored,
+    /// Store paths are only computed, as in Nix's read-only mode: derivations, texts and sources get their paths and cannot
+    /// be read or built. What is fetched is stored all the same, as Nix does.
+    Computed,
+}
+
 /// The world of an evaluation over a store. See the module.
 pub struct StoreIo {
     pub(crate) view: View,
@@ -56,6 +69,9 @@ pub struct StoreIo {
     pub(crate) fetcher: Option<Arc<dyn Fetcher>>,
     pub(crate) fetch_limits: FetchLimits,
     pub(crate) host_store: HostStore,
+    pub(crate) writes: Writes,
+    /// Links of derivations whose paths were only computed.
+    computed: RefCell<HashMap<StorePath, DerivationLinks>>,
     registrar: OnceCell<Registrar>,
     sink: Arc<dyn DerivationSink>,
     /// Derivations of this evaluation that may not be registered yet.
@@ -90,6 +106,8 @@ impl StoreIo {
             fetcher: None,
             fetch_limits: FetchLimits::default(),
             host_store: HostStore::default(),
+            writes: Writes::default(),
+            computed: RefCell::default(),
             registrar: OnceCell::new(),
             sink: Arc::new(()),
             pending: RefCell::default(),
@@ -153,6 +171,13 @@ impl StoreIo {
     #[must_use]
     pub fn with_host_store(mut self, host_store: HostStore) -> Self {
         self.host_store = host_store;
+        self
+    }
+
+    /// Says whether what is made is written.
+    #[must_use]
+    pub fn with_writes(mut self, writes: Writes) -> Self {
+        self.writes = writes;
         self
     }
 
@@ -242,6 +267,9 @@ impl StoreIo {
     }
 
     fn references_of(&self, path: &StorePath) -> Result<Vec<StorePath>, IoError> {
+        if let Some(links) = self.computed.borrow().get(path) {
+            return Ok(links.references.to_vec());
+        }
         match self.info_of(path)? {
             Some(info) => Ok(info.references.iter().cloned().collect()),
             None => Err(IoError::InvalidPath {
@@ -268,7 +296,7 @@ impl StoreIo {
         let store = &self.view.store;
         let path = text_path(&store.dir, &name, text, &references);
         self.access.allow(&path);
-        if self.is_ours(&path)? {
+        if self.writes == Writes::Computed || self.is_ours(&path)? {
             return Ok(path);
         }
         self.check_references(&references)?;
@@ -299,6 +327,11 @@ impl StoreIo {
     }
 
     fn write(&self, path: &StorePath, derivation: Arc<Derivation>, text: Vec<u8>) -> Result<(), IoError> {
+        if self.writes == Writes::Computed {
+            let links = DerivationLinks::of(&derivation);
+            self.computed.borrow_mut().insert(path.clone(), links);
+            return Ok(());
+        }
         if self.derivations.borrow().contains(path) {
             return Ok(()); // another evaluator over this world has written it
         }
@@ -414,8 +447,15 @@ impl EvalIo for StoreIo {
         self.is_there(path)
     }
 
+    fn derivation_links(&self, path: &StorePath) -> Result<DerivationLinks, IoError> {
+        if let Some(links) = self.computed.borrow().get(path) {
+            return Ok(links.clone());
+        }
+        Ok(DerivationLinks::of(&self.derivation_at(path)?))
+    }
+
     fn lacks_path(&self, path: &StorePath) -> Result<bool, IoError> {
-        Ok(!self.is_there(path)?)
+        Ok(self.writes == Writes::Stored && !self.is_there(path)?)
     }
 
     fn references(&self, path: &StorePath) -> Result<Vec<StorePath>, IoError> {

@@ -21,7 +21,9 @@ use igloo_eval::io::{AccessRules, FileType, IoError};
 use igloo_eval::{ContextElem, EvalIo, Evaluation, Features, Format, Origin, Settings};
 use igloo_status::Code;
 use igloo_store::Store;
-use igloo_store_io::{DependencyKey, HostStore, RealiseError, RealisedOutput, Realiser, StoreIo, Wanted};
+use igloo_store_io::{
+    DependencyKey, HostStore, RealiseError, RealisedOutput, Realiser, StoreIo, Wanted, Writes,
+};
 use nix_compat::store_path::{StorePath, StorePathName};
 use proptest::prelude::*;
 
@@ -154,6 +156,53 @@ fn references_must_exist() {
     );
     io.flush().unwrap();
     assert!(records(&runtime, &store).is_empty());
+}
+
+/// Nix's read-only mode, recorded from 2.34 (`nix-instantiate --eval`): paths are those of a writing evaluation, nothing is
+/// written, and what was not written cannot be read.
+#[test]
+fn paths_are_computed_without_writing() {
+    let tmp = tempfile::tempdir().unwrap();
+    std::fs::create_dir(tmp.path().join("src")).unwrap();
+    std::fs::write(tmp.path().join("src/file"), "text").unwrap();
+    let script = tmp.path().join("src/script");
+    std::fs::write(&script, "run").unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink("file", tmp.path().join("src/link")).unwrap();
+    let all = r#"
+        let
+          d = derivation { name = "d"; system = "s"; builder = ./src; };
+          filter = path: type: baseNameOf path != "script";
+          flat = builtins.path { path = ./src/file; recursive = false; };
+        in [
+          "${./src}" "${./src/script}" flat (builtins.filterSource filter ./src) (builtins.toFile "t" "${./src/file}")
+          d.drvPath (derivation { name = "e"; system = "s"; builder = "b"; deep = d.drvPath; }).drvPath
+        ]"#;
+    let runtime = runtime();
+    let (written, computed) = (memory_store("/nix/store"), memory_store("/nix/store"));
+    let io = Rc::new(StoreIo::new(written, runtime.handle().clone()));
+    let expected = eval(&io, tmp.path(), all).unwrap();
+    let io = StoreIo::new(computed.clone(), runtime.handle().clone()).with_writes(Writes::Computed);
+    let io = Rc::new(io.with_host_store(HostStore::Hidden));
+    assert_eq!(eval(&io, tmp.path(), all), Ok(expected));
+    for (expression, message) in [
+        (r#"builtins.readFile "${./src/file}""#, "-file' is not valid"),
+        (
+            r#"builtins.readFile (builtins.toFile "a" "b")"#,
+            "error: path 'g76zcpqc540lrc8i6g7xy6ip0npn2hnp-a' is not valid",
+        ),
+        (
+            r#"import (derivation { name = "x"; system = "s"; builder = "b"; })"#,
+            "-x.drv' is not valid",
+        ),
+    ] {
+        let error = eval(&io, tmp.path(), expression).unwrap_err();
+        assert!(error.contains(message), "{expression}: {error}");
+    }
+    let named = r#"builtins.storePath "/nix/store/00000000000000000000000000000000-x""#;
+    assert!(eval(&io, tmp.path(), named).is_ok(), "nothing is looked for");
+    io.flush().unwrap();
+    assert!(records(&runtime, &computed).is_empty());
 }
 
 /// A store that fails is an error of the evaluation, at the latest when it is flushed; nothing later is registered.

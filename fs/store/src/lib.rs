@@ -7,10 +7,11 @@
 //! - [`add`]: adding paths, texts and NARs;
 //! - [`output`]: taking a build's outputs in;
 //! - [`nar`]: NARs of trees; [`needles`]: what is looked for in them;
-//! - [`url`], [`mod@open`]: where a store is, and opening it.
+//! - [`url`], [`mod@open`]: where a store is, and opening it; [`lazy`](mod@lazy): opening it when it is first used.
 
 pub mod add;
 pub mod facts;
+pub mod lazy;
 pub mod nar;
 pub mod needles;
 pub mod open;
