@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::args::CommonArguments;
+use crate::config::value::Value;
 use crate::config::{Config, environment, file};
 use crate::failure::Failure;
 use crate::suggest::nearest;
@@ -94,7 +95,15 @@ impl Context {
     }
 }
 
-/// The file, then `NIX_CONFIG`. Flags come last, and are the commands' own.
+/// Variables that are settings.
+const VARIABLES: [(&str, &str); 4] = [
+    ("IGLOO_BUILDER", "builder"),
+    ("IGLOO_COORDINATOR", "coordinator"),
+    ("IGLOO_EVALUATOR", "evaluator"),
+    ("IGLOO_IMAGE", "image"),
+];
+
+/// The file, then `NIX_CONFIG`, then our own variables. Flags come last, and are the commands' own.
 fn configuration(arguments: &CommonArguments, home: &Home<'_>) -> Result<Config, Failure> {
     let mut config = Config::default();
     match &arguments.config {
@@ -103,6 +112,14 @@ fn configuration(arguments: &CommonArguments, home: &Home<'_>) -> Result<Config,
     }
     if let Ok(text) = std::env::var("NIX_CONFIG") {
         environment::merge(&mut config, &text);
+    }
+    for (variable, setting) in VARIABLES {
+        if let Some(value) = (home.get)(variable) {
+            let value = Value::Text(value.to_string_lossy().into_owned());
+            config
+                .set(setting, &value)
+                .map_err(|error| error.into_failure(variable))?;
+        }
     }
     Ok(config)
 }

@@ -101,8 +101,41 @@ pub fn normal(text: &str, world: &World) -> String {
     let root = world.path("");
     let root = root.to_str().expect("a textual path").trim_end_matches('/');
     let text = text.replace(root, "WORLD");
-    let words = text.split_inclusive(|char: char| char.is_whitespace() || "'\"(),;".contains(char));
-    words.map(normal_word).collect()
+    let lines = text.split_inclusive('\n').filter(|line| !is_of_the_moment(line));
+    lines.map(normal_line).collect()
+}
+
+/// Lines that a slow machine makes: reminders that something runs, and builders that are tried again.
+fn is_of_the_moment(line: &str) -> bool {
+    let reminder = line
+        .strip_prefix("stderr: ")
+        .and_then(|line| line.split_once(": "))
+        .is_some_and(|(_, rest)| rest.split([' ', ':']).next().is_some_and(is_time));
+    reminder || line.contains("is tried again after") || line.contains("' (try ")
+}
+
+fn normal_line(line: &str) -> String {
+    let words = line.split_inclusive(|char: char| char.is_whitespace() || "'\"(),;".contains(char));
+    let words: Vec<String> = words.map(normal_word).collect();
+    let mut out = String::new();
+    let mut index = 0;
+    while index < words.len() {
+        let unit = words
+            .get(index + 1)
+            .map(|word| word.trim_end_matches(|char: char| !char.is_alphabetic()));
+        let is_size = words[index].trim_end().parse::<f64>().is_ok()
+            && unit.is_some_and(|unit| ["B", "kB", "MB", "GB"].contains(&unit));
+        if is_size {
+            let unit = unit.unwrap_or_default();
+            out += "SIZE";
+            out += &words[index + 1][unit.len()..];
+            index += 2;
+        } else {
+            out += &words[index];
+            index += 1;
+        }
+    }
+    out
 }
 
 fn normal_word(word: &str) -> String {
@@ -122,28 +155,23 @@ fn is_time(word: &str) -> bool {
             .all(|byte| byte.is_ascii_digit() || b"ms.".contains(&byte))
 }
 
+/// The word with `HASH` for what stands before a dash after a slash, as in `/nix/store/HASH-name`.
 fn without_hash(word: &str) -> String {
-    const STORE: &str = "/nix/store/";
     const HASH_SIZE: usize = 32;
-    let mut out = String::new();
-    let mut rest = word;
-    while let Some(at) = rest.find(STORE) {
-        let (before, after) = rest.split_at(at + STORE.len());
-        out += before;
-        let is_hash = after.len() > HASH_SIZE
-            && after.as_bytes()[HASH_SIZE] == b'-'
-            && after
+    let parts = word.split('/').map(|part| {
+        let is_hash = part.len() > HASH_SIZE
+            && part.as_bytes()[HASH_SIZE] == b'-'
+            && part
                 .bytes()
                 .take(HASH_SIZE)
                 .all(|byte| byte.is_ascii_alphanumeric());
-        rest = if is_hash {
-            out += "HASH";
-            &after[HASH_SIZE..]
+        if is_hash {
+            format!("HASH{}", &part[HASH_SIZE..])
         } else {
-            after
-        };
-    }
-    out + rest
+            part.to_string()
+        }
+    });
+    parts.collect::<Vec<_>>().join("/")
 }
 
 /// The lines that differ, with `-` and `+`: enough to see what happened.
@@ -172,5 +200,7 @@ mod tests {
             normal(&text, &world),
             "a 'WORLD/work/x' /nix/store/HASH-x!out in TIME, TIME; TIME\n/nix/store/short 3 cores"
         );
+        let text = "stderr: base: 30s: hm\nstderr: x is tried again after 1m00s\nread 3.4 MB (12 B)\n";
+        assert_eq!(normal(text, &world), "read SIZE (SIZE)\n");
     }
 }

@@ -170,7 +170,7 @@ fn options(context: &Context) -> Options {
             link: Some("result".into()),
             json: false,
             logs: Logs::Raw,
-            store_paths_are_files: true,
+            is_nix_build: true,
         },
         quiet: false,
         verbosity: 0,

@@ -104,7 +104,7 @@ fn understand(word: &str, wish: &Wish, stdin: Option<&Bytes>) -> Result<Given, F
     if let Some((file, outputs)) = derivation(word) {
         return of_derivation(file, outputs, wish);
     }
-    if !wish.store_paths_are_files
+    if !wish.is_nix_build
         && let Ok(path) = StoreDir::default().parse(word)
         && !path.name().as_str().ends_with(".nix")
     {
@@ -123,7 +123,7 @@ fn derivation(word: &str) -> Option<(&str, &str)> {
 }
 
 fn of_derivation(file: &str, outputs: &str, wish: &Wish) -> Result<Given, Failure> {
-    if !wish.attributes.is_empty() && !wish.store_paths_are_files {
+    if !wish.attributes.is_empty() && !wish.is_nix_build {
         return Err(Failure::usage(format!(
             "-A {} selects from a Nix file, but {file} is a derivation",
             wish.attributes[0]
@@ -135,7 +135,10 @@ fn of_derivation(file: &str, outputs: &str, wish: &Wish) -> Result<Given, Failur
         .filter(|name| !name.is_empty() && *name != "*")
         .map(str::parse)
         .collect();
-    let names = names.map_err(|error| Failure::usage(error.to_string()))?;
+    let mut names = names.map_err(|error| Failure::usage(error.to_string()))?;
+    if names.is_empty() && wish.is_nix_build && outputs.is_empty() {
+        names.extend("out".parse::<OutputName>()); // recorded from nix-build 2.8 and 2.34
+    }
     let file = Path::new(file);
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),

@@ -35,8 +35,8 @@ pub struct Wish {
     pub json: bool,
     /// Lines of logs to show.
     pub logs: Logs,
-    /// Whether a store path is evaluated as a file, as `nix-build` does, and not fetched.
-    pub store_paths_are_files: bool,
+    /// Whether words mean what they mean to nix-build: a store path is a file to evaluate, a derivation its output `out`.
+    pub is_nix_build: bool,
 }
 
 impl Wish {
@@ -68,7 +68,7 @@ impl Wish {
             } else {
                 Logs::None
             },
-            store_paths_are_files: false,
+            is_nix_build: false,
         })
     }
 }
