@@ -14,6 +14,7 @@
 pub mod derivations;
 pub mod mounts;
 pub mod processes;
+pub mod servers;
 pub mod snapshots;
 
 use std::path::{Path, PathBuf};

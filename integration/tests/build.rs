@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Stdio;
 
 use igloo_integration::derivations::{Parts, Recipe, Recipes, busybox};
 use igloo_integration::processes::none_mentions;
+use igloo_integration::servers::Server;
 use igloo_integration::{Ended, World, finish_measured, start, wait_until};
 use igloo_testkit::skip;
 
@@ -347,37 +347,6 @@ fn builders_and_stores_in_other_processes() {
     let nobody = world.run(&["--store", &store_url, "store", "list"]);
     assert_eq!(nobody.code, Some(1));
     assert!(nobody.stderr.contains("store.sock"), "{}", nobody.stderr);
-}
-
-/// A serving igloo.
-struct Server(std::process::Child);
-
-impl Server {
-    fn start(world: &World, arguments: &[&str], socket: &Path) -> Self {
-        let mut command = world.igloo();
-        command
-            .args(arguments)
-            .arg(format!("unix:{}", socket.display()))
-            .stdout(Stdio::null());
-        let server = Self(start(&mut command));
-        wait_until("a server listens", || socket.exists());
-        server
-    }
-
-    fn stop(mut self) {
-        let told = std::process::Command::new("kill")
-            .args(["-TERM", &self.0.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(told.success() && self.0.wait().unwrap().success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill(); // ended already in the good case
-        let _ = self.0.wait();
-    }
 }
 
 /// Promise: a build's host side, without the machine's own memory, stays under 150 MiB; only what is read is fetched.
