@@ -51,6 +51,14 @@ pub struct Parts {
 /// # Errors
 /// When the store, a key or a substituter cannot be used, or a peer does not answer.
 pub async fn open(context: &Context, config: &Config) -> Result<Parts, Failure> {
+    open_with(context, config, config.builder.as_slice()).await
+}
+
+/// The same with these builders, URLs or names, in place of the configured one; none means this machine.
+///
+/// # Errors
+/// As for [`open`].
+pub async fn open_with(context: &Context, config: &Config, builders: &[String]) -> Result<Parts, Failure> {
     let (teller, broken) = mpsc::channel(1);
     if let Some(url) = &config.coordinator {
         let connection = Connection::open(url).await?;
@@ -71,7 +79,7 @@ pub async fn open(context: &Context, config: &Config) -> Result<Parts, Failure> 
     let mut local = LocalConfig::new(
         store.clone(),
         state::dir(context)?,
-        vec![builders::configured(context, config, teller).await?],
+        builders::configured(context, config, builders, teller).await?,
     );
     local.evaluator = Some(Arc::new(evaluator(&store)));
     local.substituters = substituters::open(config, &store.dir).await?;

@@ -10,9 +10,9 @@ pub struct CoordinatorArguments {
     /// Where to listen: unix:SOCKET, or 127.0.0.1:PORT
     #[arg(long, value_name = "ADDRESS")]
     pub listen: String,
-    /// Let another process build: grpc+unix://SOCKET, or a name of the configuration [default: this process]
+    /// Let another process build: grpc+unix://SOCKET, or a name of the configuration; may be repeated [default: this process]
     #[arg(long, env = "IGLOO_BUILDER", value_name = "URL")]
-    pub builder: Option<String>,
+    pub builder: Vec<String>,
     /// Let another process evaluate [default: this process]
     #[arg(long, env = "IGLOO_EVALUATOR", value_name = "URL")]
     pub evaluator: Option<String>,

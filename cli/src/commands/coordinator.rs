@@ -1,11 +1,13 @@
 //! `igloo coordinator --listen ADDRESS`
 
+use std::sync::Arc;
+
 use igloo_remote::{Address, Listener, Services};
 
 use super::{machines, say};
 use crate::args::CoordinatorArguments;
 use crate::context::Context;
-use crate::coordination::{self, Parts};
+use crate::coordination;
 use crate::failure::Failure;
 use crate::stop::Stop;
 
@@ -18,13 +20,16 @@ pub async fn run(context: &Context, arguments: CoordinatorArguments, stop: Stop)
     machines::configure(&mut config, &arguments.machines)?;
     config.coordinator = None; // this process is it
     config.evaluator = arguments.evaluator.or(config.evaluator);
-    if let Some(builder) = arguments.builder {
-        config.builder = Some(builder);
-    }
-    // a builder that cannot be set up is a matter of the job that needs it
-    let Parts { coordinator, .. } = coordination::open(context, &config).await?;
+    let builders = match arguments.builder.is_empty() {
+        true => config.builder.clone().into_iter().collect(),
+        false => arguments.builder,
+    };
+    let mut parts = coordination::open_with(context, &config, &builders).await?;
+    parts.broken.close(); // machines that cannot be set up are a matter of the job that needs them
     let listener = Listener::bind(&address).await?;
     say(format_args!("listening on {}", listener.address()))?;
-    let services = Services::new().with_coordinator(coordinator);
-    Ok(services.serve(listener, stop.asked()).await?)
+    let services = Services::new().with_coordinator(Arc::clone(&parts.coordinator));
+    let served = services.serve(listener, stop.asked()).await;
+    parts.close().await;
+    Ok(served?)
 }

@@ -15,23 +15,43 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::stores;
 
-/// The builder that is configured: `--builder`, else this machine.
+/// Who builds: the builders of these URLs or names, else this machine.
 pub async fn configured(
     context: &Context,
     config: &Config,
+    others: &[String],
     broken: mpsc::Sender<Failure>,
-) -> Result<NamedBuilder, Failure> {
-    let (name, builder): (String, Arc<dyn Builder>) = match &config.builder {
-        Some(builder) => (builder.clone(), stores::remote_builder(context, builder).await?),
-        None => (
-            "this machine".into(),
-            Arc::new(OwnMachines::new(context, config, broken)),
-        ),
+) -> Result<Vec<NamedBuilder>, Failure> {
+    let mut found = Vec::new();
+    for name in others {
+        let builder = stores::remote_builder(context, name).await?;
+        found.push(as_offered(name, builder, config));
+    }
+    if others.is_empty() {
+        let own = Arc::new(OwnMachines::new(context, config, broken));
+        let mut named = NamedBuilder::new("this machine", own, u32::from(config.max_jobs));
+        named.network = config.network != Some(NetworkChoice::Refuse);
+        found.push(named);
+    }
+    for named in &mut found {
+        named.build_memory_mib = config.memory_mib;
+    }
+    Ok(found)
+}
+
+/// A builder with what it says of itself.
+fn as_offered(name: &str, builder: Arc<dyn Builder>, config: &Config) -> NamedBuilder {
+    let offer = builder.offer();
+    let slots = match offer.slots {
+        0 => u32::from(config.max_jobs), // it does not say
+        slots => slots,
     };
-    let mut named = NamedBuilder::new(name, builder, u32::from(config.max_jobs));
-    named.build_memory_mib = config.memory_mib;
-    named.network = config.network != Some(NetworkChoice::Refuse);
-    Ok(named)
+    let mut named = NamedBuilder::new(name, builder, slots);
+    named.features = offer.features;
+    named.mandatory_features = offer.mandatory_features;
+    named.memory_mib = offer.memory_mib;
+    named.network = offer.network && config.network != Some(NetworkChoice::Refuse);
+    named
 }
 
 /// The system of this machine, as Nix calls it.
