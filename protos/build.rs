@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const SCHEMAS: [&str; 10] = [
+const SCHEMAS: [&str; 11] = [
     "snix/castore/v1/castore.proto",
     "snix/castore/v1/rpc_blobstore.proto",
     "snix/castore/v1/rpc_directory.proto",
@@ -13,6 +13,7 @@ const SCHEMAS: [&str; 10] = [
     "igloo/build/v1/build.proto",
     "igloo/evaluator/v1/evaluate.proto",
     "igloo/coordinator/v1/coordinator.proto",
+    "igloo/evaluator/v1/evaluator.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 
 pub use build::BuildArguments;
 pub use coordinator::CoordinatorArguments;
-pub use eval::{EvalArguments, NixArguments};
+pub use eval::{EvalArguments, EvaluatorArguments, NixArguments};
 pub use machines::{BuilderArguments, DoctorArguments, MachineArguments, NetworkChoice};
 pub use mount::MountArguments;
 pub use query::{LogArguments, PathInfoArguments, WhyDependsArguments};
@@ -76,6 +76,8 @@ pub enum Command {
     Doctor(DoctorArguments),
     /// Evaluate a Nix expression and print its whole value
     Eval(EvalArguments),
+    /// Run evaluations for others over gRPC; files are read on this machine
+    Evaluator(EvaluatorArguments),
     /// Print the log of a derivation's last build
     Log(LogArguments),
     /// Show the store as files, until Ctrl-C

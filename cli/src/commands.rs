@@ -6,6 +6,7 @@ pub mod coordinator;
 pub mod daemon;
 pub mod doctor;
 pub mod eval;
+pub mod evaluator;
 pub mod log;
 pub mod machines;
 pub mod mount;

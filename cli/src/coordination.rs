@@ -18,15 +18,15 @@ use igloo_driver::job::Coordinator;
 use igloo_driver::local::config::{JournalConfig, JournalSync};
 use igloo_driver::{LocalConfig, LocalCoordinator};
 use igloo_evaluator::LocalEvaluator;
-use igloo_evaluator::settings::Machine;
 use igloo_remote::{Connection, RemoteCoordinator};
 use igloo_store::Store;
-use igloo_store_io::{FetchLimits, UrlFetcher};
+use igloo_store_io::FetchLimits;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::context::Context;
+use crate::evaluation::{fetcher, machine};
 use crate::failure::Failure;
 use crate::stores;
 
@@ -136,17 +136,6 @@ pub async fn log(context: &Context, config: &Config, drv: &StorePath) -> Result<
 
 fn evaluator(store: &Store) -> LocalEvaluator {
     let runtime = tokio::runtime::Handle::current();
-    LocalEvaluator::new(store.clone(), runtime, Arc::new(machine)).with_fetcher(
-        Arc::new(UrlFetcher::new(igloo_store_io::fetch::HttpOptions::default())),
-        FetchLimits::default(),
-    )
-}
-
-/// What an evaluation may know of this machine.
-fn machine() -> Machine {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Machine {
-        system: builders::system(),
-        seconds: now.ok().and_then(|now| i64::try_from(now.as_secs()).ok()),
-    }
+    LocalEvaluator::new(store.clone(), runtime, Arc::new(machine))
+        .with_fetcher(Arc::new(fetcher()), FetchLimits::default())
 }

@@ -1,20 +1,28 @@
-//! Evaluations for commands: settings by name, the search path, the world.
+//! Evaluations for commands: what their words ask for, and the world they run in.
 //!
-//! Invariant: a setting is known by one row of [`SETTINGS`]; a name that is in no row is kept for Nix's sake and ignored
-//! with a warning, as Nix does.
+//! The store is opened when something is first read from it or written to it, so that what needs none costs none.
 
-use std::ffi::OsStr;
+mod far;
+
 use std::io::Read as _;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use igloo_eval::io::{AccessRules, FsIo, Notice};
-use igloo_eval::{Error, Evaluation, LintLevel, Origin, Purity, Root, Settings};
+use bytes::Bytes;
+use igloo_eval::io::Notice;
+use igloo_eval::{EvalIo, Evaluation, Origin};
+use igloo_evaluator::run::{failed, run};
+use igloo_evaluator::settings::{self, Configuration, Machine, configure};
+use igloo_evaluator::{EvaluateError, EvaluateEvent, EvaluateRequest, Input, Output};
 use igloo_status::Code;
-use nix_compat::store_path::StoreDir;
+use igloo_store_io::fetch::{HttpOptions, TrustedRoots};
+use igloo_store_io::{FetchLimits, StoreIo, UrlFetcher, Writes};
+use tokio::runtime::Runtime;
 
+use crate::context::Context;
 use crate::failure::Failure;
+use crate::stores;
 
 /// What commands that evaluate have in common.
 #[derive(Clone, Debug, Default)]
@@ -44,155 +52,213 @@ pub enum Argument {
     Text(String, String),
 }
 
-/// A selected value and the evaluation it lives in.
-pub type Visit<'a> = dyn FnMut(&mut Evaluation, Root) -> Result<(), Failure> + 'a;
+/// Hears goals and printed values; the first failure ends the evaluation.
+pub type Tell<'a> = dyn FnMut(EvaluateEvent) -> Result<(), Failure> + 'a;
 
-type Set = fn(&mut Settings, &str);
-
-/// Settings by Nix's names.
-const SETTINGS: &[(&str, Set)] = &[
-    ("abort-on-warn", |settings, value| {
-        settings.abort_on_warn = value == "true";
-    }),
-    ("allow-import-from-derivation", |settings, value| {
-        settings.allow_import_from_derivation = value == "true";
-    }),
-    ("eval-system", set_system),
-    ("experimental-features", set_features),
-    ("extra-experimental-features", set_features),
-    ("lint-absolute-path-literals", |settings, value| {
-        settings.parse.lint_absolute_path_literals = lint(value);
-    }),
-    ("lint-short-path-literals", |settings, value| {
-        settings.parse.lint_short_path_literals = lint(value);
-    }),
-    ("lint-url-literals", |settings, value| {
-        settings.parse.lint_url_literals = lint(value);
-    }),
-    ("max-call-depth", |settings, value| {
-        settings.max_call_depth = value.parse().unwrap_or(settings.max_call_depth);
-    }),
-    ("pure-eval", |settings, value| {
-        set_purity(settings, value, Purity::Pure);
-    }),
-    ("restrict-eval", |settings, value| {
-        set_purity(settings, value, Purity::Restricted);
-    }),
-    ("show-trace", |settings, value| {
-        settings.show_trace = value == "true";
-    }),
-    ("system", set_system),
-    ("trace-verbose", |settings, value| {
-        settings.trace_verbose = value == "true";
-    }),
-];
-
-/// Evaluates what is asked for and hands every selected value over.
-pub fn evaluate(request: &Request, visit: &mut Visit<'_>) -> Result<(), Failure> {
-    let settings = settings(request);
-    let show_trace = settings.show_trace;
-    let io = world(&settings)?;
-    let mut evaluation = Evaluation::new(settings, Rc::new(io));
-    let result =
-        evaluate_all(&mut evaluation, request, visit).map_err(|error| error.into_failure(show_trace));
+/// Evaluates what is asked for over the command's store. All it made is durable when this returns.
+pub fn evaluate(
+    context: &Context,
+    request: &Request,
+    writes: Writes,
+    output: Output,
+    tell: &mut Tell<'_>,
+) -> Result<(), Failure> {
+    let asked = request.to_evaluate(context, output)?;
+    // what is only computed needs no store, so it needs nobody else
+    if let (Some(url), Writes::Stored) = (&context.config.evaluator, writes) {
+        return far::evaluate(url, asked, tell);
+    }
+    let world = World::open(context, &asked, writes)?;
+    let show_trace = world.configuration.settings.show_trace;
+    let mut evaluation = world.evaluation();
+    let mut failure = None;
+    let result = run(&mut evaluation, &*world.io, &asked, show_trace, &mut |event| {
+        failure = tell(event).err();
+        failure.is_none()
+    });
+    let flushed = world.io.flush();
     // the process ends soon: giving every block back would only cost time
     let _ = std::mem::ManuallyDrop::new(evaluation);
-    result
+    flushed?;
+    match (failure, result) {
+        (Some(failure), _) => Err(failure),
+        (None, result) => Ok(result?),
+    }
 }
 
 /// What the parser makes of the inputs, as `nix-instantiate --parse` prints it.
-pub fn parse(request: &Request) -> Result<Vec<String>, Failure> {
-    let settings = settings(request);
-    let show_trace = settings.show_trace;
-    let io = world(&settings)?;
-    let mut evaluation = Evaluation::new(settings, Rc::new(io));
+pub fn parse(context: &Context, request: &Request) -> Result<Vec<String>, Failure> {
+    let output = Output::Goals;
+    let asked = request.to_evaluate(context, output)?;
+    let world = World::open(context, &asked, Writes::Computed)?;
+    let show_trace = world.configuration.settings.show_trace;
+    let mut evaluation = world.evaluation();
     let mut parsed = Vec::new();
-    for input in &request.inputs {
-        let (text, origin) = text_of(input, request.expressions)?;
-        let text = evaluation
-            .parse(&text, &origin)
-            .map_err(|error| Trouble::Eval(error).into_failure(show_trace))?;
-        parsed.push(text);
+    for input in &asked.inputs {
+        let (text, origin) = match input {
+            Input::Text(text) => (text.clone(), Origin::String),
+            Input::Stdin(text) => (text.clone(), Origin::Stdin),
+            Input::File(path) => {
+                let text = std::fs::read(path).map_err(|error| {
+                    let code = Code::from_io(&error);
+                    let error = anyhow::Error::new(error).context(format!("cannot read {path}"));
+                    Failure::coded(error, code)
+                })?;
+                (text.into(), Origin::File(path.as_bytes().into()))
+            }
+        };
+        let text = evaluation.parse(&text, &origin);
+        parsed.push(text.map_err(|error| failed(&error, show_trace))?);
     }
     Ok(parsed)
 }
 
-/// An error of the evaluation, or of the command around it.
-enum Trouble {
-    Eval(Error),
-    Command(Failure),
-}
-
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        Self::Eval(error)
-    }
-}
-
-impl From<Failure> for Trouble {
-    fn from(failure: Failure) -> Self {
-        Self::Command(failure)
-    }
-}
-
-impl Trouble {
-    /// The evaluator renders its errors itself, excerpt and trace included.
-    fn into_failure(self, show_trace: bool) -> Failure {
-        match self {
-            Self::Eval(error) => Failure::rendered(error.render(show_trace)),
-            Self::Command(failure) => failure,
+impl Request {
+    /// The same as an evaluator takes it, with what the environment says.
+    pub fn to_evaluate(&self, context: &Context, output: Output) -> Result<EvaluateRequest, Failure> {
+        let here = here();
+        let inputs: Result<_, Failure> = self.inputs.iter().map(|input| self.input(&here, input)).collect();
+        let mut options = context.config.evaluation.clone();
+        options.extend_from_slice(&self.options);
+        if self.show_trace {
+            options.push(("show-trace".to_owned(), "true".to_owned()));
         }
-    }
-}
-
-fn evaluate_all(
-    evaluation: &mut Evaluation,
-    request: &Request,
-    visit: &mut Visit<'_>,
-) -> Result<(), Trouble> {
-    let mut arguments = Vec::new();
-    for argument in &request.arguments {
-        arguments.push(match argument {
-            Argument::Expression(name, text) => (
-                name.clone(),
-                evaluation.eval_text(text.as_bytes(), Origin::String)?,
-            ),
-            Argument::Text(name, text) => (name.clone(), evaluation.string(text.as_bytes())),
+        let variable = context.environment.get(b"NIX_PATH".as_slice());
+        let variable = variable.map(|path| String::from_utf8_lossy(path).into_owned());
+        let arguments = self.arguments.iter().map(|argument| match argument {
+            Argument::Expression(name, text) => {
+                let text = Bytes::copy_from_slice(text.as_bytes());
+                igloo_evaluator::Argument::Expression(name.clone(), text)
+            }
+            Argument::Text(name, text) => igloo_evaluator::Argument::Text(name.clone(), text.clone()),
         });
+        let environment = context.environment.iter();
+        Ok(EvaluateRequest {
+            inputs: inputs?,
+            attributes: self.attributes.clone(),
+            arguments: arguments.collect(),
+            search_path: settings::search_paths(&self.search, &options, &variable.unwrap_or_default()),
+            options,
+            environment: environment
+                .map(|(name, value)| (Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)))
+                .collect(),
+            base_dir: here,
+            output,
+        })
     }
-    let whole = [String::new()];
-    let attributes = if request.attributes.is_empty() {
-        &whole[..]
-    } else {
-        &request.attributes
-    };
-    for input in &request.inputs {
-        let root = match (input.as_str(), request.expressions) {
-            ("-", false) => evaluation.eval_text(&stdin()?, Origin::Stdin)?,
-            (text, true) => evaluation.eval_text(text.as_bytes(), Origin::String)?,
-            (path, false) => evaluation.eval_file(&absolute(path))?,
-        };
-        for attribute in attributes {
-            let value = evaluation.select(root, attribute, &arguments)?;
-            visit(evaluation, value)?;
+
+    fn input(&self, here: &str, input: &str) -> Result<Input, Failure> {
+        if self.expressions {
+            return Ok(Input::Text(Bytes::copy_from_slice(input.as_bytes())));
         }
+        if input == "-" {
+            return Ok(Input::Stdin(stdin()?.into()));
+        }
+        let elsewhere = input.starts_with('<') || input.contains("://") || input.starts_with("channel:");
+        Ok(Input::File(if elsewhere {
+            input.to_owned()
+        } else {
+            settings::absolute(here, input)
+        }))
     }
-    Ok(())
 }
 
-fn text_of(input: &str, is_expression: bool) -> Result<(Vec<u8>, Origin), Failure> {
-    match (input, is_expression) {
-        ("-", false) => Ok((stdin()?, Origin::Stdin)),
-        (text, true) => Ok((text.as_bytes().to_vec(), Origin::String)),
-        (path, false) => {
-            let text = std::fs::read(path).map_err(|error| {
-                let code = Code::from_io(&error);
-                Failure::coded(
-                    anyhow::Error::new(error).context(format!("cannot read {path}")),
-                    code,
-                )
+/// The world of an evaluation.
+pub struct World {
+    /// Settings and rules.
+    pub configuration: Configuration,
+    /// The world.
+    pub io: Rc<StoreIo>,
+    /// Serves the store while it lives.
+    _runtime: Runtime,
+}
+
+impl World {
+    /// The world that a request asks for, over the command's store.
+    pub fn open(context: &Context, request: &EvaluateRequest, writes: Writes) -> Result<Self, Failure> {
+        let home = std::env::var("HOME").ok();
+        let configuration = configure(&machine(), &request.options, &request.search_path);
+        let configuration = configuration.based_at(&request.base_dir, home);
+        for warning in &configuration.warnings {
+            eprintln!("{warning}");
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .enable_all()
+            .build()
+            .map_err(|error| {
+                Failure::new(anyhow::Error::new(error).context("cannot start worker threads"))
             })?;
-            Ok((text, Origin::File(absolute(path).into())))
+        let store = stores::lazy(context, writes)?;
+        let environment = request.environment.clone();
+        let io = StoreIo::new(store, runtime.handle().clone())
+            .with_writes(writes)
+            .with_rules(configuration.files.clone())
+            .with_uris(configuration.uris.clone())
+            .with_env(Box::new(move |name| {
+                environment.get(name).map(|value| value.to_vec())
+            }))
+            .with_notices(Box::new(print_notice))
+            .with_fetcher(Arc::new(fetcher()), FetchLimits::default());
+        Ok(Self {
+            configuration,
+            io: Rc::new(io),
+            _runtime: runtime,
+        })
+    }
+
+    /// A fresh evaluation in this world.
+    pub fn evaluation(&self) -> Evaluation {
+        let io: Rc<dyn EvalIo> = Rc::<StoreIo>::clone(&self.io);
+        Evaluation::new(self.configuration.settings.clone(), io)
+    }
+}
+
+/// Threads that serve the store of an evaluation.
+const WORKERS: usize = 2;
+
+/// The facts of this machine.
+pub fn machine() -> Machine {
+    let os = match std::env::consts::OS {
+        "macos" => "darwin",
+        os => os,
+    };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Machine {
+        system: format!("{}-{os}", std::env::consts::ARCH),
+        seconds: now.ok().and_then(|now| i64::try_from(now.as_secs()).ok()),
+    }
+}
+
+/// Fetches URLs, trusting whom `NIX_SSL_CERT_FILE` or the system names.
+pub fn fetcher() -> UrlFetcher {
+    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let file = named("NIX_SSL_CERT_FILE").or_else(|| named("SSL_CERT_FILE"));
+    UrlFetcher::new(HttpOptions {
+        roots: file.map_or(TrustedRoots::System, |file| {
+            TrustedRoots::File(PathBuf::from(file))
+        }),
+        ..HttpOptions::default()
+    })
+}
+
+/// Says what an evaluation says, as Nix does.
+pub fn print_notice(notice: Notice) {
+    match notice {
+        Notice::Trace(text) => eprintln!("trace: {text}"),
+        Notice::EvaluationWarning(text) | Notice::Warning(text) => eprintln!("{text}"),
+    }
+}
+
+impl From<EvaluateError> for Failure {
+    /// The evaluator renders its errors itself, excerpt and trace included.
+    fn from(error: EvaluateError) -> Self {
+        match error {
+            EvaluateError::Failed { text, exit, .. } => Self::rendered(text).with_exit(exit),
+            error => {
+                let code = error.code();
+                Self::coded(error, code)
+            }
         }
     }
 }
@@ -204,167 +270,12 @@ fn stdin() -> Result<Vec<u8>, Failure> {
     Ok(text)
 }
 
-fn settings(request: &Request) -> Settings {
-    let os = if std::env::consts::OS == "macos" {
-        "darwin"
-    } else {
-        std::env::consts::OS
-    };
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .ok();
-    let mut settings = Settings {
-        current_system: Some(format!("{}-{os}", std::env::consts::ARCH)),
-        current_time: now.and_then(|now| i64::try_from(now.as_secs()).ok()),
-        home: std::env::var("HOME").ok(),
-        base_dir: String::from_utf8_lossy(&absolute(".")).into_owned(),
-        ..Settings::default()
-    };
-    let config = std::env::var("NIX_CONFIG").unwrap_or_default();
-    for line in config.lines() {
-        if let Some((name, value)) = line.split_once('=') {
-            set(&mut settings, name.trim(), value.trim());
-        }
-    }
-    for (name, value) in &request.options {
-        set(&mut settings, name, value);
-    }
-    settings.show_trace |= request.show_trace;
-    settings.nix_path = search_path(&request.search, &std::env::var("NIX_PATH").unwrap_or_default());
-    settings
-}
-
-fn set(settings: &mut Settings, name: &str, value: &str) {
-    if let Some((_, set)) = SETTINGS.iter().find(|(known, _)| *known == name) {
-        set(settings, value);
-    }
-}
-
-fn set_system(settings: &mut Settings, value: &str) {
-    settings.current_system = Some(value.to_string());
-}
-
-fn set_purity(settings: &mut Settings, value: &str, purity: Purity) {
-    if value == "true" {
-        settings.purity = purity;
-    }
-}
-
-fn set_features(settings: &mut Settings, value: &str) {
-    let features = &mut settings.features;
-    for name in value.split_whitespace() {
-        match name {
-            "pipe-operators" => settings.parse.pipe_operators = true,
-            "flakes" => features.flakes = true,
-            "fetch-tree" => features.fetch_tree = true,
-            "fetch-closure" => features.fetch_closure = true,
-            "dynamic-derivations" => features.dynamic_derivations = true,
-            "ca-derivations" => features.ca_derivations = true,
-            "impure-derivations" => features.impure_derivations = true,
-            "parse-toml-timestamps" => features.parse_toml_timestamps = true,
-            "blake3-hashes" => features.blake3_hashes = true,
-            _ => {}
-        }
-    }
-}
-
-fn lint(level: &str) -> LintLevel {
-    match level {
-        "warn" => LintLevel::Warn,
-        "fatal" => LintLevel::Fatal,
-        _ => LintLevel::Ignore,
-    }
-}
-
-/// Entries of `-I`, then of `NIX_PATH`, whose colons inside URLs separate nothing.
-fn search_path(given: &[String], from_environment: &str) -> Vec<(String, String)> {
-    let mut entries: Vec<&str> = given.iter().map(String::as_str).collect();
-    let mut start = 0;
-    for (index, _) in from_environment.match_indices(':') {
-        if !from_environment[index + 1..].starts_with("//") {
-            entries.push(&from_environment[start..index]);
-            start = index + 1;
-        }
-    }
-    entries.push(&from_environment[start..]);
-    let named = entries.into_iter().filter(|entry| !entry.is_empty());
-    let split = |entry: &str| match entry.split_once('=') {
-        Some((prefix, path)) => (prefix.to_string(), path.to_string()),
-        None => (String::new(), entry.to_string()),
-    };
-    named.map(split).collect()
-}
-
-fn world(settings: &Settings) -> Result<FsIo, Failure> {
-    let dir = std::env::var("NIX_STORE_DIR").unwrap_or_else(|_| "/nix/store".into());
-    let dir = StoreDir::new(&dir).map_err(|error| Failure::usage(error.to_string()))?;
-    let rules = match settings.purity {
-        Purity::Impure => AccessRules::All,
-        Purity::Restricted => {
-            let allowed = settings.nix_path.iter().map(|(_, path)| absolute(path)).collect();
-            AccessRules::Below(allowed, "in restricted mode")
-        }
-        Purity::Pure => {
-            AccessRules::Below(Vec::new(), "in pure evaluation mode (use '--impure' to override)")
-        }
-    };
-    let env = |name: &[u8]| std::env::var_os(OsStr::from_bytes(name)).map(std::ffi::OsString::into_vec);
-    let notices = |notice: Notice| match notice {
-        Notice::Trace(text) => eprintln!("trace: {text}"),
-        Notice::EvaluationWarning(text) => eprintln!("evaluation warning: {text}"),
-        Notice::Warning(text) => eprintln!("{text}"),
-    };
-    let io = FsIo::new(dir)
-        .with_rules(rules)
-        .with_env(Box::new(env))
-        .with_notices(Box::new(notices));
-    Ok(io.with_store_on_disk(true))
-}
-
 /// The path from the root, `.` and `..` resolved in words: links are not followed.
 pub fn absolute(path: &str) -> Vec<u8> {
-    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let mut clean = PathBuf::from("/");
-    for part in here.join(Path::new(path)).components() {
-        match part {
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::Normal(name) => clean.push(name),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    clean.into_os_string().into_vec()
+    settings::absolute(&here(), path).into_bytes()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_search_path_keeps_urls_whole() {
-        let given = ["x=/y".to_string()];
-        let entries = search_path(&given, "/a:nixpkgs=https://host/path:b=/c");
-        let expected = [
-            ("x", "/y"),
-            ("", "/a"),
-            ("nixpkgs", "https://host/path"),
-            ("b", "/c"),
-        ];
-        assert_eq!(
-            entries,
-            expected.map(|(prefix, path)| (prefix.to_string(), path.to_string()))
-        );
-    }
-
-    #[test]
-    fn settings_are_sorted_and_known_once() {
-        assert!(SETTINGS.is_sorted_by(|(a, _), (b, _)| a < b));
-    }
-
-    #[test]
-    fn paths_are_made_absolute_in_words() {
-        assert_eq!(absolute("/a/./b/../c"), b"/a/c");
-        assert_eq!(absolute("/../x"), b"/x");
-    }
+fn here() -> String {
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    here.to_string_lossy().into_owned()
 }

@@ -184,6 +184,7 @@ coded!(
     igloo_remote::listen::ListenError,
     igloo_remote::serve::ServeError,
     igloo_store::AddError,
+    igloo_store_io::FlushError,
     igloo_store::ClosureError,
     igloo_store::OpenStoreError,
     igloo_store::ParseStoreUrlError,

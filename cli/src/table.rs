@@ -48,7 +48,10 @@ pub fn entry(command: Command) -> Entry {
             "igloo doctor",
             |c| async move { verbs::doctor::run(&c, &a).await },
         ),
-        C::Eval(a) => plain("igloo eval", |_| verbs::eval::run(a)),
+        C::Eval(a) => plain("igloo eval", |c| verbs::eval::run(&c, a)),
+        C::Evaluator(a) => told("igloo evaluator", |c, stop| async move {
+            verbs::evaluator::run(&c, &a, stop).await
+        }),
         C::Log(a) => dropped("igloo log", |c| async move { verbs::log::run(&c, &a).await }),
         C::Mount(a) => told("igloo mount", |c, stop| async move {
             verbs::mount::run(&c, &a, stop).await
@@ -56,7 +59,7 @@ pub fn entry(command: Command) -> Entry {
         C::NixBuild(a) => told("nix-build", |c, stop| async move {
             verbs::nix_build::run(c, a.words, stop).await
         }),
-        C::NixInstantiate(a) => plain("nix-instantiate", |_| verbs::nix_instantiate::run(a.words)),
+        C::NixInstantiate(a) => plain("nix-instantiate", |c| verbs::nix_instantiate::run(&c, a.words)),
         C::PathInfo(a) => dropped("igloo path-info", |c| async move {
             verbs::path_info::run(&c, &a).await
         }),

@@ -14,7 +14,7 @@
 //! - [`snix`], [`igloo`]: generated types, clients and server traits, one module for each package;
 //! - [`castore`]: digests, nodes, directories; [`build`]: requests, [`event`]: events, outcomes, failures;
 //!   [`lease`]: leases, offers, load;
-//! - [`coordinator`]: jobs, updates, reports; [`evaluate`]: evaluations;
+//! - [`coordinator`]: jobs, updates, reports; [`evaluate`]: evaluations, [`evaluator`]: the service that runs them;
 //! - [`path_info`]: records of store paths; [`snix_build`]: build requests of snix's clients;
 //!   [`decode`]: from bytes in one step; [`error`]: why a message was refused.
 
@@ -24,6 +24,7 @@ pub mod coordinator;
 pub mod decode;
 pub mod error;
 pub mod evaluate;
+pub mod evaluator;
 pub mod event;
 pub mod lease;
 pub mod path_info;

@@ -38,6 +38,20 @@ pub struct EvalArguments {
     /// Show every call in errors
     #[arg(long)]
     pub show_trace: bool,
+    /// Write nothing to the store: derivations are only computed
+    #[arg(long)]
+    pub read_only: bool,
+}
+
+/// Arguments of `evaluator`.
+#[derive(Debug, Args)]
+pub struct EvaluatorArguments {
+    /// Where to listen: unix:SOCKET, or 127.0.0.1:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: String,
+    /// Evaluations at once
+    #[arg(long, short = 'j', value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub max_jobs: u16,
 }
 
 /// Words for a command that parses them itself.

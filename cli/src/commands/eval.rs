@@ -1,14 +1,17 @@
 //! `igloo eval`
 
 use igloo_eval::Format;
+use igloo_evaluator::{EvaluateEvent, Output};
+use igloo_store_io::Writes;
 
 use super::say_bytes;
 use crate::args::EvalArguments;
+use crate::context::Context;
 use crate::evaluation::{Argument, Request, evaluate};
 use crate::failure::Failure;
 
-/// Evaluates and prints whole values.
-pub fn run(arguments: EvalArguments) -> Result<(), Failure> {
+/// Evaluates and prints whole values. What is instantiated on the way is written to the store, as `nix eval` does.
+pub fn run(context: &Context, arguments: EvalArguments) -> Result<(), Failure> {
     let format = match (arguments.json, arguments.xml) {
         (true, _) => Format::Json,
         (_, true) => Format::Xml { location: true },
@@ -47,8 +50,13 @@ pub fn run(arguments: EvalArguments) -> Result<(), Failure> {
         options,
         show_trace: arguments.show_trace,
     };
-    evaluate(&request, &mut |evaluation, value| {
-        let text = evaluation.print(value, format, true);
-        say_bytes(&text.map_err(|error| Failure::rendered(error.render(request.show_trace)))?)
+    let writes = match arguments.read_only {
+        true => Writes::Computed,
+        false => Writes::Stored,
+    };
+    let output = Output::Printed { format, strict: true };
+    evaluate(context, &request, writes, output, &mut |event| match event {
+        EvaluateEvent::Printed(text) => say_bytes(&text),
+        _ => Ok(()),
     })
 }

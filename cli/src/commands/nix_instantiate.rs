@@ -3,11 +3,16 @@
 //! Also reached through a link called `nix-instantiate`. Flags are parsed as Nix does it: a table, and whatever else starts
 //! with two dashes is a setting with a value.
 
-use igloo_eval::{Evaluation, Format, Root};
+use igloo_eval::Format;
+use igloo_evaluator::{EvaluateEvent, Goal, Output};
+use igloo_store_io::Writes;
+use nix_compat::store_path::StoreDir;
 
-use super::say_bytes;
+use super::{say, say_bytes};
+use crate::context::Context;
 use crate::evaluation::{Argument, Request, evaluate, parse};
 use crate::failure::{EXIT_FAILED, Failure};
+use crate::stores;
 
 /// What was asked for.
 #[derive(Default)]
@@ -19,6 +24,10 @@ struct Options {
     json: bool,
     xml: bool,
     no_location: bool,
+    /// `--readonly-mode` or `--read-write-mode`, the last one given.
+    writes: Option<Writes>,
+    /// A flag that is known but cannot be obeyed.
+    unsupported: Option<String>,
 }
 
 type Words<'a> = dyn Iterator<Item = String> + 'a;
@@ -51,10 +60,23 @@ const FLAGS: &[(&[&str], Effect)] = &[
         &["--no-show-trace"],
         Effect::Alone(|options| options.request.show_trace = false),
     ),
-    // what these ask for is how it is anyway
+    // what this asks for is how it is anyway
+    (&["--impure"], Effect::Alone(|_| ())),
     (
-        &["--impure", "--read-write-mode", "--readonly-mode"],
-        Effect::Alone(|_| ()),
+        &["--read-write-mode"],
+        Effect::Alone(|options| options.writes = Some(Writes::Stored)),
+    ),
+    (
+        &["--readonly-mode"],
+        Effect::Alone(|options| options.writes = Some(Writes::Computed)),
+    ),
+    (
+        &["--indirect"],
+        Effect::Alone(|options| options.unsupported = Some("--indirect".to_string())),
+    ),
+    (
+        &["--add-root"],
+        Effect::One(|options, _| options.unsupported = Some("--add-root".to_string())),
     ),
     (
         &["--pure-eval"],
@@ -90,10 +112,37 @@ impl Options {
     fn set(&mut self, name: &str, value: &str) {
         self.request.options.push((name.to_string(), value.to_string()));
     }
+
+    /// As in Nix (recorded from 2.8 and 2.34): evaluating writes nothing unless it is asked to, instantiating does.
+    fn writes(&self) -> Writes {
+        match self.writes {
+            _ if stores::is_dummy() => Writes::Computed,
+            Some(writes) => writes,
+            None if self.eval => Writes::Computed,
+            None => Writes::Stored,
+        }
+    }
+
+    fn output(&self) -> Output {
+        let format = match (self.xml, self.json) {
+            (true, _) => Format::Xml {
+                location: !self.no_location,
+            },
+            (_, true) => Format::Json,
+            _ => Format::Nix,
+        };
+        match self.eval {
+            true => Output::Printed {
+                format,
+                strict: self.strict,
+            },
+            false => Output::Goals,
+        }
+    }
 }
 
 /// Runs with the words after the command's name.
-pub fn run(words: Vec<String>) -> Result<(), Failure> {
+pub fn run(context: &Context, words: Vec<String>) -> Result<(), Failure> {
     if words.iter().any(|word| word == "--version") {
         return say_bytes(format!("nix-instantiate (igloo) {}", env!("CARGO_PKG_VERSION")).as_bytes());
     }
@@ -101,15 +150,40 @@ pub fn run(words: Vec<String>) -> Result<(), Failure> {
     if options.request.inputs.is_empty() {
         options.request.inputs.push("./default.nix".into());
     }
+    if let Some(flag) = &options.unsupported {
+        let failure = wrong(format!(
+            "flag '{flag}' is not supported: instantiating registers no garbage collector root"
+        ));
+        return Err(failure.with_hint("leave it out, and keep the printed path"));
+    }
     if options.parse {
-        for text in parse(&options.request)? {
+        for text in parse(context, &options.request)? {
             say_bytes(text.as_bytes())?;
         }
         return Ok(());
     }
-    evaluate(&options.request, &mut |evaluation, value| {
-        print(&options, evaluation, value)
-    })
+    let dir = stores::dir()?;
+    let mut tell = |event| match event {
+        EvaluateEvent::Printed(text) => say_bytes(&text),
+        EvaluateEvent::Goal(goal) => say(shown(&dir, &goal)),
+        EvaluateEvent::Derivation { .. } | EvaluateEvent::Notice(_) => Ok(()),
+    };
+    evaluate(
+        context,
+        &options.request,
+        options.writes(),
+        options.output(),
+        &mut tell,
+    )
+}
+
+/// A derivation, and the output meant where that is not `out`.
+fn shown(dir: &StoreDir, goal: &Goal) -> String {
+    let mut text = dir.print(&goal.drv);
+    for output in goal.outputs.iter().filter(|output| output.as_str() != "out") {
+        text = format!("{text}!{output}");
+    }
+    text
 }
 
 fn parse_words(words: &mut Words<'_>) -> Result<Options, Failure> {
@@ -136,37 +210,6 @@ fn parse_words(words: &mut Words<'_>) -> Result<Options, Failure> {
         }
     }
     Ok(options)
-}
-
-fn print(options: &Options, evaluation: &mut Evaluation, value: Root) -> Result<(), Failure> {
-    let failed = |error: igloo_eval::Error| {
-        Failure::rendered(error.render(options.request.show_trace)).with_exit(error.exit)
-    };
-    if !options.eval {
-        let mut all = Vec::new();
-        let mut keep = |found| {
-            all.push(found);
-            std::ops::ControlFlow::Continue(())
-        };
-        evaluation.derivations(value, &[], &mut keep).map_err(failed)?;
-        for found in all {
-            let output = if found.output_name == "out" {
-                String::new()
-            } else {
-                format!("!{}", found.output_name)
-            };
-            say_bytes(format!("{}{output}", found.drv_path).as_bytes())?;
-        }
-        return Ok(());
-    }
-    let format = match (options.xml, options.json) {
-        (true, _) => Format::Xml {
-            location: !options.no_location,
-        },
-        (_, true) => Format::Json,
-        _ => Format::Nix,
-    };
-    say_bytes(&evaluation.print(value, format, options.strict).map_err(failed)?)
 }
 
 /// Nix answers wrong usage with 1.

@@ -54,15 +54,6 @@ fn as_offered(name: &str, builder: Arc<dyn Builder>, config: &Config) -> NamedBu
     named
 }
 
-/// The system of this machine, as Nix calls it.
-pub fn system() -> String {
-    let os = match std::env::consts::OS {
-        "macos" => "darwin",
-        os => os,
-    };
-    format!("{}-{os}", std::env::consts::ARCH)
-}
-
 /// Machines of this host, looked for when the first build comes.
 #[derive(Debug)]
 struct OwnMachines {

@@ -10,7 +10,7 @@
 //! Map
 //! - [`address`]: URLs and listen addresses; [`listen`], [`connect`]: the two ends of a socket; [`serve`]: a server;
 //! - [`castore`]: blobs and directories; [`path_info`]: records of store paths; [`build`]: builds;
-//!   [`coordinator`]: jobs;
+//!   [`coordinator`]: jobs; [`evaluator`]: evaluations;
 //! - [`limits`]: every bound; [`status`]: errors over the wire, and when a call is tried again.
 
 pub mod address;
@@ -18,6 +18,7 @@ pub mod build;
 pub mod castore;
 pub mod connect;
 pub mod coordinator;
+pub mod evaluator;
 pub mod limits;
 pub mod listen;
 pub mod path_info;
@@ -30,6 +31,7 @@ pub use build::{BuildService, GrpcBuilder, LeasePolicy};
 pub use castore::{ChunkLists, ContentCache, GrpcBlobStore, GrpcDirectoryStore};
 pub use connect::Connection;
 pub use coordinator::RemoteCoordinator;
+pub use evaluator::{EvaluatorService, RemoteEvaluator};
 pub use listen::Listener;
 pub use path_info::{Admission, GrpcPathInfoStore};
 pub use serve::Services;

@@ -20,6 +20,7 @@ use tonic_health::server::HealthReporter;
 use crate::build::{BuildServer, BuildService, SnixBuildServer};
 use crate::castore::{BlobServer, ChunkLists, ContentServer, DirectoryServer};
 use crate::coordinator::CoordinatorServer;
+use crate::evaluator::{EvaluatorServer, EvaluatorService};
 use crate::limits::{CONNECTION_WINDOW_BYTES, DRAIN_WITHIN, KEEP_ALIVE, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::listen::Listener;
 use crate::path_info::{Admission, PathInfoServer, RegistryServer};
@@ -103,6 +104,13 @@ impl Services {
     #[must_use]
     pub fn with_coordinator(mut self, coordinator: Arc<dyn Coordinator>) -> Self {
         add!(self, CoordinatorServer::service(coordinator));
+        self
+    }
+
+    /// Offers an evaluator.
+    #[must_use]
+    pub fn with_evaluator(mut self, service: EvaluatorService) -> Self {
+        add!(self, EvaluatorServer::service(service));
         self
     }
 
