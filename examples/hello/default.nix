@@ -1,6 +1,6 @@
 # GNU hello from its source archive, with a C toolchain made of Debian packages.
 #
-# The arguments are store paths: the helper of src/bin/enter.rs, the toolchain, two source archives. `about` is built and
+# The arguments are store paths: the helper of src/enter.rs, the toolchain, two source archives. `about` is built and
 # imported while the expression is evaluated: what stands in the archive names the build that follows.
 { enter, toolchain, helloArchive, mawkArchive, system ? builtins.currentSystem }:
 

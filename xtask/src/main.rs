@@ -10,7 +10,7 @@ mod bench;
 mod demo;
 mod image;
 mod install;
-mod mounted;
+mod serving;
 mod shell;
 mod test;
 mod tidy;

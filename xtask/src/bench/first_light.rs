@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::measure::{Used, interleave, measure, median};
-use crate::mounted::Mounted;
+use crate::serving::Serving;
 use crate::{image, install, shell};
 
 const RUNS: usize = 3;
@@ -192,7 +192,7 @@ impl Bench {
             let name = Path::new(path).file_name().context("no store path")?;
             let bytes = self.size(native)?;
             let read = |place: &Path| measure(Command::new("sh").args(["-c", READ_ALL, "sh"]).arg(place));
-            let mut server = Mounted::start(self.igloo("store").arg("mount").arg(&mount))?;
+            let mut server = Serving::start("mount", self.igloo("store").arg("mount").arg(&mount))?;
             drop_caches();
             let cold = read(&mount.join(name));
             let warm = interleave(RUNS, || read(&mount.join(name)), || read(&self.dir.join(native)));

@@ -1,7 +1,9 @@
 //! `cargo xtask demo`: the main job on real input, from nothing.
 //!
-//! GNU hello is built from its source package with a C toolchain made of Debian packages, in three derivations, each in a
-//! microVM of its own whose inputs arrive by virtiofs. Then the store is mounted and `hello` is run from the mount.
+//! GNU hello is built from its source package with a C toolchain made of Debian packages, by the expression in
+//! `examples/hello`: four derivations, one of them imported while the others build, each in a microVM of its own whose inputs
+//! arrive by virtiofs. Then the store is mounted and `hello` is run from the mount. Then the same once more, with store,
+//! builder, evaluator and coordinator in processes of their own.
 
 mod packages;
 mod stages;
@@ -21,8 +23,10 @@ pub struct Places {
     pub toolchain: PathBuf,
     /// igloo's store.
     pub store: PathBuf,
-    /// The derivations.
-    pub derivations: PathBuf,
+    /// The store of the second pass, served by a process of its own.
+    pub store_apart: PathBuf,
+    /// The sockets of that pass.
+    pub sockets: PathBuf,
     /// Where the store is mounted.
     pub mount: PathBuf,
     /// The compiled programs.
@@ -35,7 +39,7 @@ pub struct Places {
 pub fn run(options: &[String]) -> Result<()> {
     let places = places();
     if options.iter().any(|option| option == "--fresh") {
-        for place in [&places.store, &places.derivations] {
+        for place in [&places.store, &places.store_apart] {
             if place.exists() {
                 std::fs::remove_dir_all(place)?;
             }
@@ -56,16 +60,26 @@ pub fn run(options: &[String]) -> Result<()> {
     stage("unpack the toolchain", || {
         packages::unpack_toolchain(&places, &packages)
     })?;
+    let igloo = stages::Igloo::whole(&places);
     let sources = stage("add toolchain and sources to the store", || {
-        stages::add_sources(&places, &enter, &packages)
+        stages::add_sources(&igloo, &enter, &packages)
     })?;
-    let derivation = stages::write_derivations(&places, &sources)?;
-    println!("    without KVM each machine is emulated: the three builds take five to ten minutes");
-    let hello = stage("build GNU hello: three derivations, three microVMs", || {
-        stages::build(&places, &derivation)
+    println!("    without KVM each machine is emulated: the four builds take four to eight minutes");
+    let hello = stage("evaluate examples/hello and build it: four microVMs", || {
+        stages::build(&igloo, &sources)
     })?;
     stage("mount the store and run hello from it", || {
-        stages::run_from_mount(&places, &hello)
+        stages::run_from_mount(&igloo, &hello)
+    })?;
+    let parts = stage("start every part in a process of its own", || {
+        stages::Parts::start(&places)
+    })?;
+    let apart = parts.igloo(&places);
+    stage("the same through them", || {
+        let sources = stages::add_sources(&apart, &enter, &packages)?;
+        let built = stages::build(&apart, &sources)?;
+        anyhow::ensure!(built == hello, "the parts together built {hello}, apart {built}");
+        parts.stop()
     })?;
     println!("\nThe store is {}; try:", places.store.display());
     println!(
@@ -82,7 +96,8 @@ fn places() -> Places {
         downloads: demo.join("downloads"),
         toolchain: demo.join("toolchain"),
         store: demo.join("store"),
-        derivations: demo.join("derivations"),
+        store_apart: demo.join("store-apart"),
+        sockets: demo.join("sockets"),
         mount: demo.join("mount"),
         programs: shell::target().join("release"),
         image: image::directory(),

@@ -38,7 +38,7 @@ const LINKS: &[(&str, &str)] = &[
     ("gcc", "usr/bin/cc"),
 ];
 
-/// Where a build's own directories are shown (see examples/hello/src/bin/enter.rs).
+/// Where a build's own directories are shown (see examples/hello/src/enter.rs).
 const MOUNT_POINTS: &[&str] = &["nix", "build", "proc", "dev", "tmp"];
 
 /// The downloaded files.
