@@ -164,7 +164,12 @@ fn shared_cache() -> PathBuf {
 
 /// Runs a command to its end, or kills its process group at the deadline.
 pub fn finish(command: &mut Command) -> Ended {
-    let child = start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    finish_reading(command, Stdio::null())
+}
+
+/// [`finish`] for a command that reads from its stdin.
+pub fn finish_reading(command: &mut Command, stdin: Stdio) -> Ended {
+    let child = start_reading(command.stdout(Stdio::piped()).stderr(Stdio::piped()), stdin);
     let id = child.id();
     let (done, waiting) = std::sync::mpsc::channel();
     let waiter = std::thread::spawn(move || {
@@ -185,9 +190,13 @@ pub fn finish(command: &mut Command) -> Ended {
 
 /// Starts a command in a process group of its own.
 pub fn start(command: &mut Command) -> Child {
+    start_reading(command, Stdio::null())
+}
+
+fn start_reading(command: &mut Command, stdin: Stdio) -> Child {
     use std::os::unix::process::CommandExt as _;
     command
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .process_group(0)
         .spawn()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"))

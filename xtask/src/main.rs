@@ -6,10 +6,12 @@
 //! - everything made goes below `target/`, nothing outside it but installed packages.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod apt;
 mod bench;
 mod demo;
 mod image;
 mod install;
+mod nix;
 mod serving;
 mod shell;
 mod test;
@@ -34,7 +36,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "bench",
-        help: "measure: bench first-light",
+        help: "measure: bench first-light, bench eval [--nixpkgs DIR] [--only TEXT] [--runs N]",
         run: bench::run,
     },
     Task {

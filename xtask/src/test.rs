@@ -3,13 +3,14 @@
 //! Tests that need what a machine lacks say so: they print `SKIPPED: test: reason` and append that line to the file named
 //! by `IGLOO_TEST_SKIPS`; the lines are shown again at the end and counted apart, so nothing is skipped silently.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{image, install, shell, tidy};
+use crate::{image, install, nix, shell, tidy};
 
 /// Runs the task. Options are passed on to `cargo test` (a test name, `-p CRATE`).
 pub fn run(options: &[String]) -> Result<()> {
@@ -61,6 +62,7 @@ fn cargo_test(options: &[String], skips: &Path) -> Result<Counts> {
         .args(options)
         .env("IGLOO_TEST_SKIPS", skips)
         .env("IGLOO_IMAGE", image::directory())
+        .envs(language_suites()?)
         .stdout(Stdio::piped());
     let mut child = command.spawn().context("cannot start cargo test")?;
     let stdout = child.stdout.take().context("cargo test has no output")?;
@@ -74,6 +76,22 @@ fn cargo_test(options: &[String], skips: &Path) -> Result<Counts> {
     }
     counts.clean_exit = child.wait().context("cannot wait for cargo test")?.success();
     Ok(counts)
+}
+
+/// Where Nix's language suites lie; those that cannot be had are named.
+fn language_suites() -> Result<Option<(&'static str, OsString)>> {
+    let mut folders = Vec::new();
+    for (name, found) in nix::suites() {
+        match found {
+            Ok(folder) => folders.push(folder),
+            Err(error) => eprintln!("SKIPPED: the language suite of {name}: {error:#}"),
+        }
+    }
+    if folders.is_empty() {
+        return Ok(None); // the test then says that it is skipped
+    }
+    let list = std::env::join_paths(folders).context("a suite's folder has a colon in its name")?;
+    Ok(Some(("IGLOO_LANG_SUITES", list)))
 }
 
 /// Adds up `test result: ok. 5 passed; 0 failed; 1 ignored; ...`.

@@ -22,9 +22,14 @@ pub struct Used {
 
 /// Runs a program to its end with its stdout thrown away.
 pub fn measure(command: &mut Command) -> Result<Used> {
+    measure_into(command, Stdio::null())
+}
+
+/// Runs a program to its end, its stdout going where it is told to.
+pub fn measure_into(command: &mut Command, stdout: Stdio) -> Result<Used> {
     let start = Instant::now();
     let child = command
-        .stdout(Stdio::null())
+        .stdout(stdout)
         .spawn()
         .with_context(|| format!("cannot start {command:?}"))?;
     let id = libc::pid_t::try_from(child.id()).context("a process id out of range")?;

@@ -4,6 +4,7 @@
 //! the ratios. CPU seconds are user and system time of the process and its children.
 
 mod coordinator;
+mod eval;
 mod first_light;
 mod measure;
 
@@ -14,7 +15,8 @@ pub fn run(options: &[String]) -> Result<()> {
     match options.first().map(String::as_str) {
         Some("coordinator") => coordinator::run(),
         Some("first-light") => first_light::run(),
-        Some(other) => bail!("there is no benchmark `{other}`; there are: coordinator, first-light"),
-        None => bail!("name a benchmark: coordinator, first-light"),
+        Some("eval") => eval::run(&options[1..]),
+        Some(other) => bail!("there is no benchmark `{other}`; there are: coordinator, eval, first-light"),
+        None => bail!("name a benchmark: coordinator, eval, first-light"),
     }
 }

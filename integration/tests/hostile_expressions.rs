@@ -3,29 +3,24 @@
 //! Each case runs in a process of its own, so that a crash is seen as one.
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::io::{Seek as _, Write as _};
+use std::process::Stdio;
+
+use igloo_integration::{World, finish_reading};
 
 /// How deep is deep.
 const N: usize = 1_000_000;
 
-fn run(text: &[u8], args: &[&str]) -> (Option<i32>, String, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_igloo-eval"))
-        .args(args)
-        .arg("-")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the evaluator starts");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    let text = text.to_vec();
-    // Written beside the reading: the evaluator may answer before it has read everything.
-    let writer = std::thread::spawn(move || stdin.write_all(&text));
-    let output = child.wait_with_output().expect("the evaluator ends");
-    let _ = writer.join();
-    let shown = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-    (output.status.code(), shown(&output.stdout), shown(&output.stderr))
+fn run(text: &[u8], words: &[&str]) -> (Option<i32>, String, String) {
+    let world = World::new();
+    let mut stdin = tempfile::tempfile().expect("a temporary file");
+    stdin.write_all(text).expect("room for the expression");
+    stdin.rewind().expect("a file can be read again");
+    let mut command = world.igloo();
+    command.arg("nix-instantiate").args(words).arg("-");
+    let ended = finish_reading(&mut command, Stdio::from(stdin));
+    let stdout = String::from_utf8_lossy(&ended.stdout).into_owned();
+    (ended.code, stdout, ended.stderr)
 }
 
 fn eval(text: impl AsRef<[u8]>) -> (Option<i32>, String, String) {

@@ -1,0 +1,2 @@
+# `genList` with every element forced.
+n: builtins.deepSeq (builtins.genList (i: [ i ]) n) n
