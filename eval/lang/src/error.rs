@@ -31,6 +31,8 @@ pub enum ErrorKind {
     InfiniteRecursion,
     /// Calls nest too deeply.
     StackOverflow,
+    /// The evaluation has used up the calls or the memory it may use.
+    Limit,
     /// A required argument of a top-level function is missing.
     MissingArgument,
     /// A file could not be read.
@@ -242,6 +244,7 @@ impl Error {
             ErrorKind::Fetch => Code::Unavailable,
             ErrorKind::HashMismatch => Code::DataLoss,
             ErrorKind::Store(code) => code,
+            ErrorKind::Limit => Code::ResourceExhausted,
             ErrorKind::Unsupported => Code::Unimplemented,
             ErrorKind::Cancelled | ErrorKind::Interrupted => Code::Cancelled,
             ErrorKind::Abort | ErrorKind::Throw => Code::Aborted,

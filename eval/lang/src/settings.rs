@@ -72,6 +72,11 @@ pub struct Settings {
     pub features: Features,
     /// Calls that may be open at once; one more is a stack overflow error.
     pub max_call_depth: u32,
+    /// Calls that may be made in all, over the whole evaluation; one more is an error. Every loop makes calls.
+    pub max_steps: u64,
+    /// Bytes that values may take; the first call after that is an error. A single value may be larger by as much as one
+    /// builtin makes at once (twice, for what doubles).
+    pub max_heap_bytes: usize,
     /// Bytes of stack reserved for the evaluator; committed as used. Exhausting it is an error, not a crash.
     pub stack_bytes: usize,
     /// `builtins.currentSystem`; `None` leaves it out, as pure evaluation does.
@@ -106,6 +111,8 @@ impl Default for Settings {
             purity: Purity::Impure,
             features: Features::default(),
             max_call_depth: 10_000,
+            max_steps: u64::MAX,
+            max_heap_bytes: usize::MAX,
             stack_bytes: 1 << 30,
             current_system: None,
             current_time: None,

@@ -173,10 +173,9 @@ pub(super) fn gen_list(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Valu
     };
     let what = "while evaluating the first argument passed to builtins.genList";
     let func = interp.expect_function(args[0], Pos::NONE, what)?;
-    let room = len
-        .checked_mul(WORDS_PER_ITEM)
-        .map(|words| Vec::<u64>::new().try_reserve_exact(words));
-    if !matches!(room, Some(Ok(()))) {
+    let words = len.saturating_mul(WORDS_PER_ITEM);
+    let room = Vec::<u64>::new().try_reserve_exact(words);
+    if room.is_err() || !interp.heap.has_room(words) {
         return fail(ErrorKind::Eval, "out of memory");
     }
     let heap = &interp.heap;

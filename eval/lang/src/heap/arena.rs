@@ -19,18 +19,29 @@ pub(crate) struct Heap {
     next: Cell<*mut u64>,
     end: Cell<*mut u64>,
     blocks: RefCell<Vec<(*mut u8, Layout)>>,
+    /// Bytes of all blocks, and how many there may be before the evaluation is refused more.
+    taken: Cell<usize>,
+    bytes_max: usize,
     meta: Bump,
     shapes: super::attrs::ShapeCell,
 }
 
 impl Heap {
-    /// An empty heap; allocates on first use.
+    /// An empty heap without a limit; allocates on first use.
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
+        Self::with_limit(usize::MAX)
+    }
+
+    /// An empty heap; allocates on first use. The limit is not enforced here but by who asks [`Heap::has_room`].
+    pub(crate) fn with_limit(bytes_max: usize) -> Self {
         let null = std::ptr::null_mut();
         Self {
             next: Cell::new(null),
             end: Cell::new(null),
             blocks: RefCell::new(Vec::new()),
+            taken: Cell::new(0),
+            bytes_max,
             meta: Bump::new(),
             shapes: RefCell::default(),
         }
@@ -81,6 +92,7 @@ impl Heap {
         if words == BLOCK_WORDS {
             populate(block, layout.size());
         }
+        self.taken.set(self.taken.get() + layout.size());
         self.blocks.borrow_mut().push((block, layout));
         block.cast()
     }
@@ -91,7 +103,14 @@ impl Heap {
 
     /// Bytes reserved for objects so far.
     pub(crate) fn reserved_bytes(&self) -> usize {
-        self.blocks.borrow().iter().map(|(_, l)| l.size()).sum::<usize>() + self.meta.allocated_bytes()
+        self.taken.get() + self.meta.allocated_bytes()
+    }
+
+    /// Whether `words` more words are within the limit.
+    #[inline]
+    pub(crate) fn has_room(&self, words: usize) -> bool {
+        let more = words.saturating_mul(8);
+        self.taken.get().saturating_add(more) <= self.bytes_max
     }
 
     /// Keeps a value of metadata for the life of the heap; its destructor never runs.

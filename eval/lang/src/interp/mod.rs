@@ -52,6 +52,7 @@ pub(crate) struct Interp {
     max_depth: u32,
     /// Set by somebody else to end the evaluation; looked at on every call.
     interrupt: Arc<AtomicBool>,
+    steps_left: u64,
     /// Whether errors get a frame for every call (`show_trace`).
     trace_calls: bool,
     stack_floor: usize,
@@ -101,10 +102,11 @@ const STACK_RESERVE: usize = 256 << 10;
 impl Interp {
     pub(crate) fn new(settings: Rc<Settings>, io: Rc<dyn EvalIo>) -> Self {
         let max_depth = settings.max_call_depth;
+        let (steps_left, heap_bytes_max) = (settings.max_steps, settings.max_heap_bytes);
         let trace_calls = settings.show_trace;
         let interrupt = Arc::clone(&settings.interrupt);
         let mut interp = Self {
-            heap: Heap::new(),
+            heap: Heap::with_limit(heap_bytes_max),
             symbols: SymbolTable::new(),
             sources: SourceTable::default(),
             contexts: ContextTable::new(),
@@ -114,6 +116,7 @@ impl Interp {
             depth: 0,
             max_depth,
             interrupt,
+            steps_left,
             trace_calls,
             stack_floor: 0,
             wide: Vec::new(),
@@ -165,15 +168,37 @@ impl Interp {
         if self.interrupt.load(Ordering::Relaxed) {
             return Err(Self::interrupted());
         }
-        if self.depth > self.max_depth {
-            return Err(EvalError::new(
-                ErrorKind::StackOverflow,
-                "stack overflow; max-call-depth exceeded",
-            )
-            .at(pos));
+        if self.depth > self.max_depth || self.steps_left == 0 || !self.heap.has_room(0) {
+            return Err(self.refuse().at(pos));
         }
         self.depth += 1;
+        self.steps_left -= 1;
         Ok(())
+    }
+
+    /// Why no further call is made.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self) -> Box<EvalError> {
+        let settings = &self.settings;
+        if self.depth > self.max_depth {
+            return EvalError::new(
+                ErrorKind::StackOverflow,
+                "stack overflow; max-call-depth exceeded",
+            );
+        }
+        let text = if self.steps_left == 0 {
+            format!(
+                "the evaluation has made the {} calls it may make",
+                settings.max_steps
+            )
+        } else {
+            format!(
+                "the evaluation has used the {} bytes it may use",
+                settings.max_heap_bytes
+            )
+        };
+        EvalError::new(ErrorKind::Limit, text)
     }
 
     /// Counts a call back.
