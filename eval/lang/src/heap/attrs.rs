@@ -26,6 +26,9 @@ const LAYERS_MAX: usize = 8;
 const LAYER_FROM: usize = 16;
 /// How many times larger one side of an update must be for it to be layered.
 const LAYER_RATIO: usize = 2;
+/// A layer not this many times larger than what is put on top of it is merged with that, so that a set which grows by one
+/// attribute at a time is copied as often as the logarithm of its size says, not every few steps.
+const LAYER_GROWTH: usize = 4;
 /// Results below this size have their merge plan remembered.
 const PLAN_MAX: usize = 96;
 /// Name lists below this size are shared when made at run time.
@@ -189,6 +192,15 @@ impl SetRef {
         Self::from_bits(self.flat_cell().load(Ordering::Acquire))
     }
 
+    /// The lower and the upper set of layers that have not been flattened.
+    fn open_layers(self) -> Option<(Self, Self)> {
+        if self.parts().is_some() || self.flat_if_made().is_some() {
+            return None;
+        }
+        let (base, top, _) = self.layers();
+        Some((base, top))
+    }
+
     /// How deep layers nest; bounded by [`LAYERS_MAX`].
     fn depth(self) -> usize {
         if self.parts().is_some() || self.flat_if_made().is_some() {
@@ -330,6 +342,12 @@ impl Heap {
         }
         if a_len == 0 {
             return b.value();
+        }
+        if let Some((base, top)) = a.open_layers()
+            && top.len() <= b_len.saturating_mul(LAYER_GROWTH)
+        {
+            let upper = SetRef(self.update(top, b).obj());
+            return self.update(base, upper);
         }
         let (small, large) = (a_len.min(b_len), a_len.max(b_len));
         let layer = large >= LAYER_FROM && small * LAYER_RATIO <= large;
