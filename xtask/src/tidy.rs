@@ -34,6 +34,7 @@ const ROWS: &[(&str, &str)] = &[
     ("igloo-protos", "wire"),
     ("igloo-remote", "wire"),
     ("igloo-cli", "face"),
+    ("igloo-mutate", "proof"),
     ("igloo-testkit", "proof"),
     ("igloo-integration", "proof"),
     ("igloo-example-hello", "examples"),

@@ -1,0 +1,138 @@
+//! What must hold for any bytes whatever. A violation panics.
+
+use std::rc::Rc;
+
+use igloo_eval::io::MemoryIo;
+use igloo_eval::{Error, ErrorKind, Evaluation, Format, Origin, Root, Settings};
+use nix_compat::store_path::StoreDir;
+
+/// Calls an evaluation may make: some milliseconds.
+const STEPS_MAX: u64 = 20_000;
+/// Bytes its values may take.
+const HEAP_BYTES_MAX: usize = 64 << 20;
+/// Calls that may be open at once, and a stack that has room for them.
+const DEPTH_MAX: u32 = 1_000;
+const STACK_BYTES: usize = 16 << 20;
+
+/// Lexer and parser: an error lies in the text; a text that is accepted prints to one that prints the same.
+pub fn parse(bytes: &[u8]) {
+    let mut evaluation = evaluation();
+    match evaluation.parse(bytes, &Origin::String) {
+        Err(error) => check(&error, bytes),
+        Ok(printed) => match evaluation.parse(printed.as_bytes(), &Origin::String) {
+            Ok(again) => assert_eq!(again, printed, "printed, it reads as another"),
+            // names that are no identifiers are printed as they are, which Nix does too
+            Err(error) => check(&error, printed.as_bytes()),
+        },
+    }
+}
+
+/// The whole language: evaluating twice gives the same value, text for text, or the same error.
+pub fn evaluate(bytes: &[u8]) {
+    let first = answers(bytes);
+    assert_eq!(first, answers(bytes), "a second evaluation differs");
+}
+
+/// Documents of other formats, read by builtins: JSON that is accepted comes back from `toJSON` as what reads the same.
+pub fn documents(bytes: &[u8]) {
+    let mut evaluation = evaluation();
+    let text = evaluation.string(bytes);
+    let arguments = [("text".to_owned(), text)];
+    for call in [
+        "{ text }: builtins.fromJSON text",
+        "{ text }: builtins.fromTOML text",
+        "{ text }: builtins.match text text",
+        "{ text }: builtins.split text \"a.b-c/d\"",
+        "{ text }: [ (builtins.parseDrvName text) (builtins.splitVersion text) (builtins.compareVersions text \"1.2pre3\") ]",
+        "{ text }: builtins.hasContext (builtins.appendContext \"\" { ${text} = { path = true; }; })",
+        "{ text }: builtins.hashString \"sha256\" text",
+        "{ text }: builtins.convertHash { hash = text; hashAlgo = \"sha256\"; toHashFormat = \"base16\"; }",
+    ] {
+        if let Err(error) = called(&mut evaluation, call, &arguments) {
+            let _ = error.render(true);
+        }
+    }
+    let Ok(json) = called(
+        &mut evaluation,
+        "{ text }: builtins.toJSON (builtins.fromJSON text)",
+        &arguments,
+    ) else {
+        return;
+    };
+    let again = evaluation.string(&json);
+    let again = called(
+        &mut evaluation,
+        "{ text }: builtins.toJSON (builtins.fromJSON (builtins.fromJSON text))",
+        &[("text".to_owned(), again)],
+    );
+    assert_eq!(
+        again.as_deref().ok(),
+        Some(&json[..]),
+        "written, it reads as another"
+    );
+}
+
+fn called(
+    evaluation: &mut Evaluation,
+    function: &str,
+    arguments: &[(String, Root)],
+) -> Result<Vec<u8>, Error> {
+    let function = evaluation.eval_text(function.as_bytes(), Origin::String)?;
+    let value = evaluation.auto_call(function, arguments)?;
+    evaluation.print(value, Format::Json, true)
+}
+
+/// The value in every format, or the error.
+fn answers(bytes: &[u8]) -> Vec<Result<String, String>> {
+    let mut evaluation = evaluation();
+    let shown = |error: Error| {
+        let _ = error.render(false);
+        error.render(true)
+    };
+    let root = match evaluation.eval_text(bytes, Origin::String) {
+        Ok(root) => root,
+        Err(error) => {
+            if error.kind == ErrorKind::Syntax {
+                check(&error, bytes);
+            }
+            return vec![Err(shown(error))];
+        }
+    };
+    let formats = [Format::Nix, Format::Json, Format::Xml { location: true }];
+    let mut print = |format| match evaluation.print(root, format, true) {
+        Ok(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
+        Err(error) => Err(shown(error)),
+    };
+    formats.into_iter().map(&mut print).collect()
+}
+
+/// An error can be shown, and its place is in the text.
+fn check(error: &Error, text: &[u8]) {
+    let _ = (error.render(false), error.render(true), error.code());
+    let lines = text.split(|byte| *byte == b'\n').count();
+    if let Some(location) = &error.location
+        && location.origin == Origin::String
+    {
+        let line = usize::try_from(location.line).unwrap_or(usize::MAX);
+        assert!((1..=lines).contains(&line), "line {line} of {lines}");
+    }
+}
+
+fn evaluation() -> Evaluation {
+    let dir = StoreDir::default();
+    let world = MemoryIo::new(dir)
+        .with_file("/src/a.nix", b"{ x = 1; y = ./b.nix; }")
+        .with_file("/src/text", b"hello")
+        .with_env("HOME", "/home/me");
+    let settings = Settings {
+        base_dir: "/src".to_owned(),
+        home: Some("/home/me".to_owned()),
+        current_system: Some("x86_64-linux".to_owned()),
+        max_steps: STEPS_MAX,
+        max_heap_bytes: HEAP_BYTES_MAX,
+        max_call_depth: DEPTH_MAX,
+        stack_bytes: STACK_BYTES,
+        ..Settings::default()
+    };
+    Evaluation::new(settings, Rc::new(world))
+}
