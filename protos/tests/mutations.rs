@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use igloo_build::outcome::{BuildOutcome, BuildReport, BuildStats};
-use igloo_build::{BuildRequest, Constraints, Limits, RelativePath};
+use igloo_build::{BuildRequest, Constraints, Lease, LeaseOwner, Limits, RelativePath};
 use igloo_castore::digest::{BlobDigest, DirectoryDigest};
 use igloo_castore::tree::TreeEvent;
 use igloo_castore::{Directory, Node, NodeName, SymlinkTarget};
@@ -137,7 +137,9 @@ fn build() {
         InputSource::Url("grpc+unix:///run/store".into()),
         InputSource::Tunnel(TunnelToken::from_bytes([9; 32])),
     ];
-    let parts = request_parts(request(), &sources);
+    let owner = LeaseOwner::try_from("coordinator-1").unwrap();
+    let lease = Lease::new(owner, Bytes::from_static(b"a derivation"), 7).unwrap();
+    let parts = request_parts(request(), &sources, Some(&lease));
     let parts: Vec<u8> = parts
         .flat_map(|part| part.encode_length_delimited_to_vec())
         .collect();

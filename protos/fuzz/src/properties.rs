@@ -6,7 +6,7 @@
 use igloo_build::BuildRequest;
 use igloo_build::outcome::BuildReport;
 use igloo_castore::Directory;
-use igloo_protos::build::{RequestReader, request_parts};
+use igloo_protos::build::{ReceivedRequest, RequestReader, request_parts};
 use igloo_protos::castore::{named, named_entry, root, root_entry};
 use igloo_protos::event::{read_failure, read_step, step_message};
 use igloo_protos::igloo::build::v1 as igloo_build_v1;
@@ -62,10 +62,14 @@ pub fn build(bytes: &[u8]) {
     {
         assert_eq!(request.check(), Ok(()), "accepted, but no builder can run it");
     }
-    let Some((request, sources)) = read_parts(bytes) else {
+    let Some(received) = read_parts(bytes) else {
         return;
     };
-    let mut parts = request_parts(request.clone(), &sources);
+    let mut parts = request_parts(
+        received.request.clone(),
+        &received.sources,
+        received.lease.as_ref(),
+    );
     let Some(mut reader) = parts.next().and_then(|part| RequestReader::new(part).ok()) else {
         panic!("accepted, but the header written is refused");
     };
@@ -74,12 +78,12 @@ pub fn build(bytes: &[u8]) {
     }
     assert_eq!(
         reader.finish(),
-        Ok((request, sources)),
+        Ok(received),
         "written, it reads as another"
     );
 }
 
-fn read_parts(mut bytes: &[u8]) -> Option<(BuildRequest, Vec<igloo_protos::build::InputSource>)> {
+fn read_parts(mut bytes: &[u8]) -> Option<ReceivedRequest> {
     let first = igloo_build_v1::BuildRequestPart::decode_length_delimited(&mut bytes).ok()?;
     let mut reader = RequestReader::new(first).ok()?;
     while !bytes.is_empty() {
