@@ -109,7 +109,7 @@ fn answers(bytes: &[u8]) -> Vec<Result<String, String>> {
 /// An error can be shown, and its place is in the text.
 fn check(error: &Error, text: &[u8]) {
     let _ = (error.render(false), error.render(true), error.code());
-    let lines = text.split(|byte| *byte == b'\n').count();
+    let lines = text.split(|byte| b"\r\n".contains(byte)).count(); // a carriage return alone ends a line too, as in Nix
     if let Some(location) = &error.location
         && location.origin == Origin::String
     {
