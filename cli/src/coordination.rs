@@ -17,9 +17,9 @@ use bytes::Bytes;
 use igloo_driver::job::Coordinator;
 use igloo_driver::local::config::{JournalConfig, JournalSync};
 use igloo_driver::{LocalConfig, LocalCoordinator};
-use igloo_evaluator::LocalEvaluator;
-use igloo_remote::{Connection, RemoteCoordinator};
-use igloo_store::Store;
+use igloo_evaluator::{Evaluator, LocalEvaluator};
+use igloo_remote::{Connection, RemoteCoordinator, RemoteEvaluator};
+use igloo_store::{Store, StoreUrl};
 use igloo_store_io::FetchLimits;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio::sync::mpsc;
@@ -69,19 +69,13 @@ pub async fn open_with(context: &Context, config: &Config, builders: &[String]) 
             broken,
         });
     }
-    if let Some(url) = &config.evaluator {
-        return Err(Failure::usage(format!(
-            "the evaluator {url} cannot be used: igloo cannot reach one yet"
-        ))
-        .with_hint("leave --evaluator away: this process evaluates itself"));
-    }
     let store = stores::open(context).await?;
     let mut local = LocalConfig::new(
         store.clone(),
         state::dir(context)?,
         builders::configured(context, config, builders, teller).await?,
     );
-    local.evaluator = Some(Arc::new(evaluator(&store)));
+    local.evaluator = Some(evaluator(context, config, &store).await?);
     local.substituters = substituters::open(config, &store.dir).await?;
     local.secret_keys = substituters::secret_keys(config)?;
     local.journal = JournalConfig {
@@ -134,8 +128,23 @@ pub async fn log(context: &Context, config: &Config, drv: &StorePath) -> Result<
     })
 }
 
-fn evaluator(store: &Store) -> LocalEvaluator {
-    let runtime = tokio::runtime::Handle::current();
-    LocalEvaluator::new(store.clone(), runtime, Arc::new(machine))
-        .with_fetcher(Arc::new(fetcher()), FetchLimits::default())
+/// The configured evaluator, else this process.
+async fn evaluator(context: &Context, config: &Config, store: &Store) -> Result<Arc<dyn Evaluator>, Failure> {
+    let Some(url) = &config.evaluator else {
+        let runtime = tokio::runtime::Handle::current();
+        let local = LocalEvaluator::new(store.clone(), runtime, Arc::new(machine));
+        return Ok(Arc::new(
+            local.with_fetcher(Arc::new(fetcher()), FetchLimits::default()),
+        ));
+    };
+    if !matches!(context.store_url.parse()?, StoreUrl::Remote { .. }) {
+        let message = format!("the evaluator {url} cannot write to {}", context.store_url);
+        return Err(Failure::usage(message).with_hint(
+            "serve the store with `igloo store daemon`, and give its URL to this command and to the evaluator",
+        ));
+    }
+    let connection = Connection::open(url).await?;
+    Ok(Arc::new(
+        RemoteEvaluator::new(&connection, store.dir.clone()).await?,
+    ))
 }
