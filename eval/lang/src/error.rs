@@ -237,14 +237,13 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Code {
         match self.kind {
-            ErrorKind::StackOverflow => Code::ResourceExhausted,
+            ErrorKind::StackOverflow | ErrorKind::Limit => Code::ResourceExhausted,
             ErrorKind::File | ErrorKind::InvalidPath => Code::NotFound,
             ErrorKind::Restricted => Code::PermissionDenied,
             ErrorKind::Build => Code::FailedPrecondition,
             ErrorKind::Fetch => Code::Unavailable,
             ErrorKind::HashMismatch => Code::DataLoss,
             ErrorKind::Store(code) => code,
-            ErrorKind::Limit => Code::ResourceExhausted,
             ErrorKind::Unsupported => Code::Unimplemented,
             ErrorKind::Cancelled | ErrorKind::Interrupted => Code::Cancelled,
             ErrorKind::Abort | ErrorKind::Throw => Code::Aborted,

@@ -76,11 +76,7 @@ pub fn build(bytes: &[u8]) {
     for part in parts {
         assert_eq!(reader.part(part), Ok(()), "a part written is refused");
     }
-    assert_eq!(
-        reader.finish(),
-        Ok(received),
-        "written, it reads as another"
-    );
+    assert_eq!(reader.finish(), Ok(received), "written, it reads as another");
 }
 
 fn read_parts(mut bytes: &[u8]) -> Option<ReceivedRequest> {

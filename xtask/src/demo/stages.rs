@@ -140,8 +140,8 @@ impl Parts {
         let store = format!("rocksdb://{}", places.store_apart.display());
         parts.serve(places, "store daemon", "store", &[("--store", store)])?;
         let store = ("--store", parts.url("store"));
-        parts.serve(places, "builder", "builder", &[store.clone()])?;
-        parts.serve(places, "evaluator", "evaluator", &[store.clone()])?;
+        parts.serve(places, "builder", "builder", std::slice::from_ref(&store))?;
+        parts.serve(places, "evaluator", "evaluator", std::slice::from_ref(&store))?;
         let others = [
             store,
             ("--builder", parts.url("builder")),

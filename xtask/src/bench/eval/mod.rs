@@ -59,7 +59,7 @@ pub fn run(words: &[String]) -> Result<()> {
         jobs::GROWTH
     );
     let mut rows = Vec::new();
-    table::head(contest.names());
+    table::head(&contest.names());
     for job in &jobs {
         let row = contest.row(job).with_context(|| job.name.clone())?;
         table::show(&row);

@@ -31,7 +31,7 @@ const GROWTH_SLACK: f64 = 1.5;
 const MEASURABLE_SECONDS: f64 = 0.02;
 
 /// Prints the names of the columns.
-pub fn head(evaluators: Vec<&str>) {
+pub fn head(evaluators: &[&str]) {
     let columns = evaluators.iter().map(|name| format!("{name:>12}"));
     let columns: String = columns.collect();
     let ratios = "   CPU ratios";
