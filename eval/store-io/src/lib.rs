@@ -6,7 +6,7 @@
 //!
 //! Map
 //! - [`store_io`]: [`StoreIo`] itself; `files` answers its reading calls, `import` its sources, `realise` its builds,
-//!   `fetching` its fetches;
+//!   `fetching` its fetches, `fetch_tree` those by attributes (Git, paths, forges);
 //! - `view`: store objects as files; `access`: what may be read; `registrar`: how things get registered without the
 //!   evaluation waiting for the disk, and [`DerivationSink`], which hears of derivations in order;
 //! - [`fetch`]: [`fetch::Fetcher`] (HTTP, HTTPS and files), decoding and unpacking of archives;
@@ -18,6 +18,7 @@ mod access;
 pub mod dependencies;
 mod error;
 pub mod fetch;
+mod fetch_tree;
 mod fetching;
 mod files;
 mod import;

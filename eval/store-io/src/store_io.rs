@@ -28,6 +28,7 @@ use crate::access::{Access, UriRules};
 use crate::dependencies::{Dependency, DependencyKey, Log, hash_entries, is_flat, type_byte};
 use crate::error::{chain, store_error};
 use crate::fetch::{FetchLimits, Fetcher};
+use crate::fetch_tree::Trees;
 use crate::fetching::FetchMemo;
 use crate::import::{ImportMemo, store_name};
 use crate::realise::Realiser;
@@ -65,6 +66,7 @@ pub struct StoreIo {
     pub(crate) dependencies: Log,
     pub(crate) imports: RefCell<ImportMemo>,
     pub(crate) fetches: RefCell<FetchMemo>,
+    pub(crate) trees: Trees,
     pub(crate) realiser: Option<Arc<dyn Realiser>>,
     pub(crate) fetcher: Option<Arc<dyn Fetcher>>,
     pub(crate) fetch_limits: FetchLimits,
@@ -102,6 +104,7 @@ impl StoreIo {
             dependencies: Log::default(),
             imports: RefCell::default(),
             fetches: RefCell::default(),
+            trees: Trees::default(),
             realiser: None,
             fetcher: None,
             fetch_limits: FetchLimits::default(),
@@ -164,6 +167,13 @@ impl StoreIo {
     pub fn with_fetcher(mut self, fetcher: Arc<dyn Fetcher>, limits: FetchLimits) -> Self {
         self.fetcher = Some(fetcher);
         self.fetch_limits = limits;
+        self
+    }
+
+    /// Keeps copies of Git repositories that are elsewhere in `folder`; without one, only those of this machine are read.
+    #[must_use]
+    pub fn with_git_cache(mut self, folder: std::path::PathBuf) -> Self {
+        self.trees.git_cache = Some(folder);
         self
     }
 
