@@ -6,7 +6,7 @@
 //!
 //! Map
 //! - [`store_io`]: [`StoreIo`] itself; `files` answers its reading calls, `import` its sources, `realise` its builds,
-//!   `fetching` its fetches;
+//!   `fetching` its fetches; builds and fetches are waited for by what needs them (`answers`), the rest goes on;
 //! - `view`: store objects as files; `access`: what may be read; `registrar`: how things get registered without the
 //!   evaluation waiting for the disk, and [`DerivationSink`], which hears of derivations in order;
 //! - [`fetch`]: [`fetch::Fetcher`] (HTTP, HTTPS and files), decoding and unpacking of archives;
@@ -15,6 +15,7 @@
 //! The crate reads no environment, clock or configuration of its own.
 
 mod access;
+mod answers;
 pub mod dependencies;
 mod error;
 pub mod fetch;

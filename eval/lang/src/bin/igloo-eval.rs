@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
 
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
@@ -11,7 +12,8 @@ use std::rc::Rc;
 
 use igloo_eval::io::{AccessRules, FsIo, Notice};
 use igloo_eval::{
-    Answer, Error, Evaluation, Format, LintLevel, Origin, Purity, Question, Root, Settings, Wanted,
+    Answer, Error, Evaluation, Format, LintLevel, Origin, Purity, Question, Ready, Root, Settings, Wanted,
+    ask_on_threads,
 };
 use nix_compat::store_path::StoreDir;
 
@@ -31,6 +33,8 @@ struct Options {
     files: Vec<String>,
     search: Vec<String>,
     allowed: Vec<String>,
+    /// Threads that attributes are evaluated on.
+    cores: usize,
 }
 
 fn main() -> ExitCode {
@@ -100,6 +104,7 @@ fn set_option(settings: &mut Settings, options: &mut Options, name: &str, value:
                 .split_whitespace()
                 .for_each(|feature| enable(settings, feature));
         }
+        "eval-cores" => options.cores = value.parse().unwrap_or(1),
         "show-trace" => options.show_trace = on,
         "max-call-depth" => settings.max_call_depth = value.parse().unwrap_or(settings.max_call_depth),
         "restrict-eval" if on => settings.purity = Purity::Restricted,
@@ -273,8 +278,8 @@ fn read_stdin() -> Result<Vec<u8>, Failure> {
 fn run(mut settings: Settings, options: &Options) -> Result<(), Failure> {
     settings.nix_path = search_path(options);
     let io = world(options, settings.purity, &settings.nix_path)?;
-    let mut evaluation = Evaluation::new(settings, Rc::new(io));
-    let result = run_all(&mut evaluation, options);
+    let mut evaluation = Evaluation::new(settings.clone(), Rc::new(io));
+    let result = run_all(&mut evaluation, &settings, options);
     if options.stats {
         eprintln!("heap: {} KiB", evaluation.reserved_bytes() / 1024);
     }
@@ -282,7 +287,21 @@ fn run(mut settings: Settings, options: &Options) -> Result<(), Failure> {
     result
 }
 
-fn run_all(evaluation: &mut Evaluation, options: &Options) -> Result<(), Failure> {
+fn run_all(evaluation: &mut Evaluation, settings: &Settings, options: &Options) -> Result<(), Failure> {
+    let args = arguments(evaluation, options)?;
+    let default = ["./default.nix".to_owned()];
+    let files: &[String] = if options.files.is_empty() {
+        &default
+    } else {
+        &options.files
+    };
+    for file in files {
+        one(evaluation, settings, options, file, &args)?;
+    }
+    Ok(())
+}
+
+fn arguments(evaluation: &mut Evaluation, options: &Options) -> Result<Vec<(String, Root)>, Failure> {
     let mut args = Vec::new();
     for (name, text, is_expr) in &options.args {
         let value = if *is_expr {
@@ -292,20 +311,34 @@ fn run_all(evaluation: &mut Evaluation, options: &Options) -> Result<(), Failure
         };
         args.push((name.clone(), value));
     }
-    let default = ["./default.nix".to_owned()];
-    let files: &[String] = if options.files.is_empty() {
-        &default
-    } else {
-        &options.files
-    };
-    for file in files {
-        one(evaluation, options, file, &args)?;
-    }
-    Ok(())
+    Ok(args)
+}
+
+/// The value of a file or expression.
+fn root_of(evaluation: &mut Evaluation, options: &Options, file: &str) -> Result<Root, Failure> {
+    Ok(match (file, options.expr) {
+        ("-", false) => evaluation.eval_text(&read_stdin()?, Origin::Stdin)?,
+        (text, true) => evaluation.eval_text(text.as_bytes(), Origin::String)?,
+        (path, false) => evaluation.eval_file(&absolute(path))?,
+    })
+}
+
+/// A fresh evaluation on this thread.
+fn ready(settings: &Settings, options: &Options, file: &str) -> Result<Ready, Failure> {
+    let io = world(options, settings.purity, &settings.nix_path)?;
+    let mut evaluation = Evaluation::new(settings.clone(), Rc::new(io));
+    let args = arguments(&mut evaluation, options)?;
+    let root = root_of(&mut evaluation, options, file)?;
+    Ok(Ready {
+        evaluation,
+        root,
+        args,
+    })
 }
 
 fn one(
     evaluation: &mut Evaluation,
+    settings: &Settings,
     options: &Options,
     file: &str,
     args: &[(String, Root)],
@@ -327,11 +360,6 @@ fn one(
         };
         return write(evaluation.parse(&text, &origin)?.as_bytes());
     }
-    let root = match (file, options.expr) {
-        ("-", false) => evaluation.eval_text(&read_stdin()?, Origin::Stdin)?,
-        (text, true) => evaluation.eval_text(text.as_bytes(), Origin::String)?,
-        (path, false) => evaluation.eval_file(&absolute(path))?,
-    };
     let no_path = [String::new()];
     let paths: &[String] = if options.attrs.is_empty() {
         &no_path
@@ -355,7 +383,8 @@ fn one(
     };
     let call = !options.eval || !args.is_empty();
     let mut written = Ok(());
-    evaluation.ask(root, paths, args, Question { what, call }, &mut |answer| {
+    let question = Question { what, call };
+    let mut each = |answer| {
         written = match answer {
             Answer::Derivations(found) => found.iter().try_for_each(|found| {
                 let output = if found.output_name == "out" {
@@ -372,6 +401,21 @@ fn one(
         } else {
             ControlFlow::Break(())
         }
-    })?;
+    };
+    match NonZero::new(options.cores) {
+        Some(cores) if cores.get() > 1 && paths.len() > 1 && (options.expr || file != "-") => {
+            ask_on_threads(
+                cores,
+                || ready(settings, options, file),
+                paths,
+                question,
+                &mut each,
+            )?;
+        }
+        _ => {
+            let root = root_of(evaluation, options, file)?;
+            evaluation.ask(root, paths, args, question, &mut each)?;
+        }
+    }
     written
 }
