@@ -174,7 +174,6 @@ macro_rules! coded {
 coded!(
     igloo_build::BuildError,
     igloo_castore::error::ReadDirectoryError,
-    igloo_driver::PlanError,
     igloo_driver::ReadDerivationError,
     igloo_mount::fuse::CleanupError,
     igloo_mount::fuse::MountError,

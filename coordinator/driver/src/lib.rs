@@ -4,11 +4,9 @@
 //! - [`job`]: what a front end asks for and hears;
 //! - [`local`]: the coordinator of this process;
 //! - [`source`]: where derivations are read from;
-//! - [`plan`]: which of them must be built, found lazily from the wanted outputs down;
 //! - [`request`]: one derivation as a build request, by Nix's rules;
 //! - [`builtin`]: builders that are no programs, `builtin:fetchurl`;
-//! - [`outputs`]: what a finished build left, checked, as records to register;
-//! - [`realise`]: runs a plan on a builder, several builds at once, and registers what comes out.
+//! - [`outputs`]: what a finished build left, checked, as records to register.
 //!
 //! Invariants
 //! - an output is registered only after its build has succeeded, its checks have passed, its content is durable, and
@@ -20,8 +18,6 @@ pub mod job;
 mod json;
 pub mod local;
 pub mod outputs;
-pub mod plan;
-pub mod realise;
 pub mod request;
 pub mod source;
 
@@ -29,6 +25,4 @@ pub use job::{Coordinator, Job, JobError, JobOptions, JobReport, Update};
 pub use local::LocalCoordinator;
 pub use local::config::{LocalConfig, NamedBuilder};
 pub use outputs::{FinishedOutputs, OutputError};
-pub use plan::{Plan, PlanError};
-pub use realise::{Realise, RealiseError, RealiseEvent};
 pub use source::{DerivationSource, ReadDerivationError};
