@@ -9,7 +9,7 @@
 //! - [`steps`]: reading, asking, fetching, building, committing; [`commits`]: registering in groups;
 //! - [`run`], [`evaluate`], [`dry_run`], [`check`]: jobs;
 //! - [`watch`], [`graph`], [`feed`]: who hears of what; [`fault`]: what failed, and whose fault it is;
-//! - [`logs`], [`provenance`], [`totals`]: what is kept and counted.
+//! - [`logs`], [`provenance`], [`totals`], [`infos`]: what is kept, counted and remembered.
 //!
 //! Invariants
 //! - outputs are registered only after every check, signed, with where they come from, durable before anybody is told;
@@ -24,6 +24,7 @@ mod evaluate;
 pub mod fault;
 mod feed;
 mod graph;
+mod infos;
 pub mod journal;
 mod logs;
 mod pool;
@@ -199,35 +200,42 @@ fn restore(shared: &Shared, records: Vec<Record>) -> Restored {
     if config.substituters.is_empty() {
         machine.substituter_queries_max = 0; // there is nobody to ask
     }
+    // what is told to have started has a place: it does not wait for another's end
+    machine.fetches_max = machine.fetches_max.min(config.substitute.fetches_max.max(1));
     let (mut clients, mut open) = (0, BTreeMap::<ClientId, usize>::new());
     for record in &records {
         match record {
-            Record::ClientCame { client, .. } => clients = clients.max(client.0 + 1),
+            Record::ClientCame { client, .. } => {
+                clients = clients.max(client.0 + 1);
+                open.insert(*client, 0);
+            }
             Record::ClientGone { client } => {
                 open.remove(client);
             }
             Record::Wanted { client, .. } => *open.entry(*client).or_default() += 1,
             Record::Answered { client, .. } => {
                 if let Some(count) = open.get_mut(client) {
-                    *count -= 1;
+                    *count = count.saturating_sub(1);
                 }
             }
             _ => {}
         }
     }
-    let records: Vec<Record> = if config.journal.resume {
-        records
+    let mut kept = records;
+    if config.journal.resume {
+        // those with nothing open have gone unheard
+        let gone = open.extract_if(.., |_, count| *count == 0);
+        kept.extend(gone.map(|(client, _)| Record::ClientGone { client }));
     } else {
         open.clear();
-        let last = records.iter().filter_map(|record| match record {
+        let last = kept.iter().filter_map(|record| match record {
             Record::Leased { lease, .. } | Record::LeasesGiven { last: lease } => Some(*lease),
             _ => None,
         });
         let last = last.max().map(|last| Record::LeasesGiven { last });
-        last.into_iter().collect()
-    };
-    // those with nothing open have gone unheard
-    open.retain(|_, count| *count > 0);
+        kept = last.into_iter().collect();
+    }
+    let records = kept;
     shared.set_orphans(open);
     let (machine, first) = Machine::restore(machine, config.seed, shared.clock.now(), records);
     Restored {

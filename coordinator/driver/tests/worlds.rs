@@ -16,8 +16,10 @@ use igloo_evaluator::{EvaluateError, EvaluateEvent, EvaluateIo, EvaluateReport, 
 use igloo_status::Code;
 use igloo_store::Store;
 use igloo_store_io::RealiseError;
+use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::derivation::DerivationOutput;
-use nix_compat::store_path::{StoreDir, StorePathName};
+use nix_compat::hash::HashAlgo;
+use nix_compat::store_path::{StoreDir, StorePathName, downstream_placeholder};
 use tokio::sync::mpsc;
 
 async fn tell(io: &EvaluateIo, drv: &Drv) {
@@ -440,6 +442,48 @@ async fn what_a_substituter_has_is_fetched() {
     let coordinator = LocalCoordinator::open(config).await.unwrap();
     build(&coordinator, &[left]).await;
     assert_eq!(builder.ran(), ["base", "left"]);
+}
+
+/// Paths that follow from what is built: found by building, remembered over a restart, and what resolves to the same is not
+/// built again.
+#[tokio::test(flavor = "multi_thread")]
+async fn floating_outputs_are_found_and_remembered() {
+    let mut world = World::new();
+    let floating = || DerivationOutput::CaFloating {
+        method: ContentAddressMethod::Recursive,
+        algo: HashAlgo::Sha256,
+    };
+    let base = world.derive("base", "x", &[], floating());
+    // other words, the same content
+    let twin = world.derive_noted("base", "x", &[], floating(), "another");
+    assert_ne!(base.path, twin.path);
+    let above = |world: &mut World, input: &Drv| {
+        let content = downstream_placeholder(&input.path, &out()).unwrap();
+        world.derive("top", &content, &[input], floating())
+    };
+    let (top, above_twin) = (above(&mut world, &base), above(&mut world, &twin));
+    for drv in [&base, &twin, &top, &above_twin] {
+        world.add(drv).await;
+    }
+    let builder = FakeBuilder::new("local", 1);
+    let coordinator = reopen(&world, &builder, None, false).await;
+    let report = build(&coordinator, &[&top]).await;
+    assert_eq!(builder.ran(), ["base", "top"]);
+    let path = report.goals[0].outputs[&out()].clone();
+    let info = world.store.path_infos.get(&path).await.unwrap().unwrap();
+    let base_path = build(&coordinator, &[&base]).await.goals[0].outputs[&out()].clone();
+    assert_eq!(info.references, BTreeSet::from([base_path]));
+    assert!(info.content_address.is_some());
+    assert!(builder.ran().is_empty());
+    coordinator.close().await;
+    drop(coordinator);
+    let coordinator = reopen(&world, &builder, None, false).await;
+    let report = build(&coordinator, &[&top]).await;
+    assert_eq!(report.goals[0].outputs[&out()], path);
+    assert!(builder.ran().is_empty());
+    let report = build(&coordinator, &[&above_twin]).await;
+    assert_eq!(report.goals[0].outputs[&out()], path);
+    assert_eq!(builder.ran(), ["base"]);
 }
 
 /// An offer whose signature nobody trusts is as good as none; a path that is only offered so is missing.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::config::NamedBuilder;
 use super::fault::{BuildFailure, chain};
+use super::infos::Reading;
 use super::logs::LogWriter;
 use super::run::Client;
 use super::steps::dispatch::{prepare_build, run_builder};
@@ -164,7 +165,7 @@ async fn compare(
     let shared = &client.shared;
     let started = Instant::now();
     let options = &client.options;
-    let prepared = prepare_build(shared, drv, options, options.memory_mib).await?;
+    let prepared = prepare_build(shared, drv, options, options.memory_mib, Reading::Anew).await?;
     let (report, made) = run_builder(shared, builder, drv, &prepared.request, log).await?;
     let derivation = &prepared.derivation;
     let finished = outputs::finish(shared.store(), drv, derivation, &prepared.request, made).await?;

@@ -197,3 +197,70 @@ impl JournalError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use igloo_coordinator::{BuilderId, ClientId, LeaseId};
+
+    use super::*;
+
+    fn gone(client: u64) -> Record {
+        Record::ClientGone {
+            client: ClientId(client),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, records) = Journal::open(dir.path(), JournalSync::Group).unwrap();
+        assert!(records.is_empty());
+        journal.replace(&[gone(1)]).unwrap();
+        let drv = "64gg0rb54s3zs6ikyqllwvhh05hnwz4q-x.drv".parse().unwrap();
+        let leased = Record::Leased {
+            lease: LeaseId(1),
+            attempt: 1,
+            builder: BuilderId(2),
+            drv,
+        };
+        journal.append(std::slice::from_ref(&leased)).unwrap();
+        journal.write(&[gone(2)]).unwrap();
+        drop(journal);
+        let (mut journal, records) = Journal::open(dir.path(), JournalSync::Group).unwrap();
+        assert_eq!(records, [gone(1), leased, gone(2)]);
+        journal.replace(&[gone(3)]).unwrap();
+        assert!(!journal.is_long(1000));
+        drop(journal);
+        // torn off in a crash
+        let path = dir.path().join("journal");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{text}gone 1")).unwrap();
+        let (_journal, records) = Journal::open(dir.path(), JournalSync::Group).unwrap();
+        assert_eq!(records, [gone(3)]);
+    }
+
+    #[test]
+    fn what_is_no_journal_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        for (text, is_format) in [
+            ("some other file\n", true),
+            (&*format!("{FORMAT}\nnonsense\n"), false),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = Journal::open(dir.path(), JournalSync::Group).unwrap_err();
+            assert_eq!(matches!(error, JournalError::Format { .. }), is_format, "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn one_process_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Journal::open(dir.path(), JournalSync::Written).unwrap();
+        let second = Journal::open(dir.path(), JournalSync::Written);
+        assert!(matches!(second, Err(JournalError::Locked { .. })));
+        drop(first);
+        Journal::open(dir.path(), JournalSync::Written).unwrap();
+    }
+}

@@ -268,3 +268,68 @@ fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
         result => result,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drv(number: u8) -> StorePath {
+        let name = nix_compat::store_path::StorePathName::new("x.drv").unwrap();
+        StorePath::new([number; 20], name)
+    }
+
+    async fn write(store: &LogStore, number: u8, bytes: &[u8]) -> Vec<Bytes> {
+        let mut log = store.begin(&drv(number), u64::from(number));
+        for part in bytes.chunks(100_000) {
+            log.write(part).await;
+        }
+        log.finish().await
+    }
+
+    #[tokio::test]
+    async fn the_last_log_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LogStore::open(dir.path().into(), LogConfig::default()).unwrap();
+        assert_eq!(write(&store, 1, b"one\ntwo").await, ["one", "two"]);
+        assert_eq!(store.read(&drv(1)).await.unwrap().unwrap(), "one\ntwo");
+        let long = "a line\n".repeat(100_000);
+        assert_eq!(write(&store, 1, long.as_bytes()).await.len(), 25);
+        assert_eq!(store.read(&drv(1)).await.unwrap().unwrap(), long);
+        assert!(write(&store, 1, b"").await.is_empty());
+        assert_eq!(store.read(&drv(1)).await.unwrap(), None);
+    }
+
+    /// The oldest logs go when all together are too large; what a crash left is removed.
+    #[tokio::test]
+    async fn all_logs_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = LogConfig {
+            total_bytes_max: 10_000,
+            ..LogConfig::default()
+        };
+        let store = LogStore::open(dir.path().into(), config).unwrap();
+        // digests do not compress
+        let noise = |number: u8| {
+            let mut bytes = vec![0; 2000];
+            blake3::Hasher::new()
+                .update(&[number])
+                .finalize_xof()
+                .fill(&mut bytes);
+            bytes
+        };
+        for number in 0..20 {
+            write(&store, number, &noise(number)).await;
+            std::thread::sleep(std::time::Duration::from_millis(2)); // files have their own times
+        }
+        let mut kept = Vec::new();
+        for number in 0..20 {
+            if store.read(&drv(number)).await.unwrap().is_some() {
+                kept.push(number);
+            }
+        }
+        assert!((2..=5).contains(&kept.len()) && kept.contains(&19), "{kept:?}");
+        std::fs::write(dir.path().join(".tmp-7"), "left over").unwrap();
+        LogStore::open(dir.path().into(), config).unwrap();
+        assert!(!dir.path().join(".tmp-7").exists());
+    }
+}

@@ -178,3 +178,27 @@ fn time(millis: u64) -> SystemTime {
         .checked_add(Duration::from_millis(millis))
         .unwrap_or(UNIX_EPOCH)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_they_were_written() {
+        let record = ProvenanceRecord {
+            drv: "64gg0rb54s3zs6ikyqllwvhh05hnwz4q-x.drv".parse().unwrap(),
+            request: [7; 32],
+            builder: "a builder of two words".into(),
+            machine: String::new(),
+            lease: 3,
+            attempt: 1,
+            ordered: time(1_700_000_000_123),
+            ended: time(1_700_000_000_456),
+        };
+        let bytes = record.encode();
+        assert_eq!(ProvenanceRecord::decode(&bytes).unwrap(), record);
+        let short = ProvenanceRecord::decode(&bytes[..40]).unwrap_err();
+        assert_eq!(short.field, "request");
+        assert_eq!(ProvenanceRecord::decode(b"what").unwrap_err().field, "format");
+    }
+}

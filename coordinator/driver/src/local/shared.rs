@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::commits::Commits;
 use super::config::LocalConfig;
+use super::infos::Infos;
 use super::logs::LogStore;
 use super::pool::Pool;
 use super::steps::{FailedRun, Finished};
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub pool: Pool,
     pub logs: LogStore,
     pub totals: Totals,
+    pub infos: Infos,
     pub commits: Commits,
     pub substituters: Option<Substituters>,
     pub clock: Clock,
@@ -112,6 +114,7 @@ impl Shared {
             watch: Watch::new(config.store.dir.clone()),
             pool: Pool::default(),
             totals: Totals::new(),
+            infos: Infos::new(),
             clock: Clock {
                 began: Instant::now(),
                 began_at: SystemTime::now(),

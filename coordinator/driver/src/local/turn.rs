@@ -4,9 +4,9 @@
 //! begins what follows. While that write goes on, the events of the next turn gather: so many share one sync.
 //!
 //! Invariants
-//! - what stands before the first record of a turn begins at once; what stands after one begins when it is written;
-//! - that a want is answered is recorded after the answer is given, with the next turn's records: what is lost of that in a
-//!   crash repeats an answer that nobody hears;
+//! - no builder is told of a lease whose record is not safe, and what stands after that begins when it is;
+//! - other records are written in the same order, without waiting for them. What of these is lost with the power makes a
+//!   restart ask builders for leases that are over, or want again what was answered, and do no work twice that was committed;
 //! - nothing here waits for a step, a store or a listener.
 
 use std::sync::Arc;
@@ -31,8 +31,6 @@ pub(crate) struct Turns {
     machine: Machine,
     /// `None` only while it is being written.
     journal: Option<Journal>,
-    /// Records of answers given, to be written with the next ones.
-    answered: Vec<Record>,
     wake_at: Option<Instant>,
     shared: Arc<Shared>,
 }
@@ -51,7 +49,6 @@ impl Turns {
         Self {
             machine,
             journal: Some(journal),
-            answered: Vec::new(),
             wake_at: None,
             shared,
         }
@@ -104,25 +101,24 @@ impl Turns {
     async fn begin(&mut self, actions: Vec<Action>) -> Result<(), JournalError> {
         let mut records = Vec::new();
         let mut later = Vec::new();
-        let mut answered = Vec::new();
+        let mut must_be_safe = false;
         for action in actions {
             match action {
-                Action::Journal(record @ Record::Answered { .. }) => answered.push(record),
-                Action::Journal(record) => records.push(record),
+                Action::Journal(record) => {
+                    must_be_safe |= matches!(record, Record::Leased { .. });
+                    records.push(record);
+                }
                 Action::WakeAt(at) => self.wake_at = self.instant(at),
-                action if records.is_empty() => steps::begin(&self.shared, action),
-                action => later.push(action),
+                action if must_be_safe => later.push(action),
+                action => steps::begin(&self.shared, action),
             }
         }
         if !records.is_empty() {
-            let mut before = std::mem::take(&mut self.answered);
-            before.append(&mut records);
-            self.write(before).await?;
+            self.write(records, must_be_safe).await?;
         }
         for action in later {
             steps::begin(&self.shared, action);
         }
-        self.answered.append(&mut answered);
         Ok(())
     }
 
@@ -132,7 +128,7 @@ impl Turns {
             .flatten()
     }
 
-    async fn write(&mut self, records: Vec<Record>) -> Result<(), JournalError> {
+    async fn write(&mut self, records: Vec<Record>, must_be_safe: bool) -> Result<(), JournalError> {
         let Some(mut journal) = self.journal.take() else {
             return Ok(()); // it is put back below; without it, an error was told
         };
@@ -144,7 +140,8 @@ impl Turns {
             let result = match compacted {
                 // it is as the machine is now, so all of these are in it
                 Some(compacted) => journal.replace(&compacted),
-                None => journal.append(&records),
+                None if must_be_safe => journal.append(&records),
+                None => journal.write(&records),
             };
             (journal, result)
         })

@@ -8,8 +8,9 @@
 //! - the lock is held for look-ups only, never over an await.
 
 mod record;
+mod state;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use igloo_binary_cache::Candidate;
@@ -19,51 +20,16 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use self::state::{Job, State};
 use super::feed::Feed;
-use super::graph::Graph;
-use crate::job::{BuildEnded, FailureReport, JobOptions, Remaining, Update};
+use crate::job::{BuildEnded, FailureReport, JobOptions, Update};
 
 pub(crate) use record::{BuiltRecord, FetchedRecord, GoalEnd, Record};
-
-/// Failures remembered, the latest.
-const FAILURES_MAX: usize = 4096;
 
 /// All jobs, and what is going on.
 #[derive(Debug)]
 pub(crate) struct Watch {
     state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    dir: StoreDir,
-    jobs: BTreeMap<ClientId, Job>,
-    graph: Graph,
-    interest: HashMap<StorePath, Vec<Interest>>,
-    /// What has started and not ended: the update that said so.
-    started: HashMap<StorePath, Update>,
-    /// NAR bytes of what is to be fetched.
-    to_fetch: HashMap<StorePath, u64>,
-    failures: HashMap<StorePath, (FailureReport, Instant)>,
-    failures_order: VecDeque<StorePath>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Interest {
-    client: ClientId,
-    for_evaluation: bool,
-}
-
-#[derive(Debug)]
-struct Job {
-    feed: Arc<Feed>,
-    options: Arc<JobOptions>,
-    started: Instant,
-    replies: HashMap<WantId, oneshot::Sender<Answer>>,
-    interest: Vec<StorePath>,
-    builds: HashSet<StorePath>,
-    fetches: HashMap<StorePath, u64>,
-    record: Record,
 }
 
 impl Watch {
@@ -80,6 +46,7 @@ impl Watch {
 
     /// A job begins.
     pub(crate) fn open(&self, client: ClientId, options: Arc<JobOptions>, feed: Arc<Feed>) {
+        let mut state = self.state();
         let job = Job {
             feed,
             options,
@@ -89,8 +56,10 @@ impl Watch {
             builds: HashSet::new(),
             fetches: HashMap::new(),
             record: Record::default(),
+            stale: state.failures.keys().cloned().collect(),
+            forgotten: HashSet::new(),
         };
-        self.state().jobs.insert(client, job);
+        state.jobs.insert(client, job);
     }
 
     /// A job ends, or its caller has gone. Whoever waits for replies to it hears that none will come.
@@ -107,8 +76,14 @@ impl Watch {
                 }
             }
         }
-        let State { graph, interest, .. } = &mut *state;
+        let State {
+            graph,
+            interest,
+            to_fetch,
+            ..
+        } = &mut *state;
         graph.prune(drvs_max, |path| interest.contains_key(path));
+        to_fetch.retain(|path, _| interest.contains_key(path));
     }
 
     /// Ends all waiting for replies: none will come any more.
@@ -314,8 +289,14 @@ impl Watch {
         let mut state = self.state();
         state.unplan(drv);
         state.failures.remove(drv);
+        for path in record.outputs.values() {
+            state.to_fetch.remove(path);
+        }
         for client in state.clients(drv) {
             if let Some(job) = state.jobs.get_mut(&client) {
+                for path in record.outputs.values() {
+                    job.fetches.remove(path); // the build was faster
+                }
                 job.record.built.push(record.clone());
             }
         }
@@ -340,152 +321,21 @@ impl Watch {
         self.ended(drv, &Update::BuildEnded { drv: drv_path, end });
     }
 
-    /// What failed before a job began, and what that took along, as far as it is below what the job wants.
+    /// What failed before a job began, and what that took along below `root`: each once.
     pub(crate) fn stale_failures(&self, client: ClientId, root: &StorePath) -> Vec<StorePath> {
-        let state = self.state();
-        let Some(job) = state.jobs.get(&client) else {
+        let mut state = self.state();
+        let State { jobs, graph, .. } = &mut *state;
+        let Some(job) = jobs.get_mut(&client).filter(|job| !job.stale.is_empty()) else {
             return Vec::new();
         };
-        let old = state.failures.iter().filter(|(_, (_, at))| *at < job.started);
-        let failed: HashSet<StorePath> = old.map(|(path, _)| path.clone()).collect();
-        if failed.is_empty() {
-            return Vec::new();
-        }
-        let mut stale = state.graph.need_failed([root.clone()], &failed);
-        stale.extend(failed);
+        let mut stale = graph.need_failed([root.clone()], &job.stale);
+        stale.extend(job.stale.iter().cloned());
+        stale.retain(|path| job.forgotten.insert(path.clone()));
         stale
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // a panic elsewhere leaves at worst an update untold
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn clients(&self, path: &StorePath) -> Vec<ClientId> {
-        let interest = self.interest.get(path).map(Vec::as_slice);
-        let clients = interest.unwrap_or_default().iter();
-        clients.map(|interest| interest.client).collect()
-    }
-
-    fn feeds(&self, path: &StorePath) -> Vec<Arc<Feed>> {
-        let clients = self.clients(path).into_iter();
-        clients
-            .filter_map(|client| Some(self.jobs.get(&client)?.feed.clone()))
-            .collect()
-    }
-
-    /// A client is interested in these, and in what they need.
-    fn spread(&mut self, client: ClientId, mut stack: Vec<StorePath>, for_evaluation: bool) {
-        while let Some(path) = stack.pop() {
-            let interested = self.interest.entry(path.clone()).or_default();
-            match interested.iter_mut().find(|interest| interest.client == client) {
-                Some(interest) if interest.for_evaluation || !for_evaluation => continue,
-                Some(interest) => interest.for_evaluation = true,
-                None => {
-                    interested.push(Interest {
-                        client,
-                        for_evaluation,
-                    });
-                    self.tell_newcomer(client, &path);
-                }
-            }
-            stack.extend(self.graph.needs(&path));
-        }
-    }
-
-    fn tell_newcomer(&mut self, client: ClientId, path: &StorePath) {
-        let Some(job) = self.jobs.get_mut(&client) else {
-            return;
-        };
-        job.interest.push(path.clone());
-        if let Some(update) = self.started.get(path) {
-            job.feed.send_now(update.clone());
-        }
-        let is_planned = self.graph.is_planned(path);
-        let nar_size = self.to_fetch.get(path);
-        if is_planned {
-            job.builds.insert(path.clone());
-        }
-        if let Some(nar_size) = nar_size {
-            job.fetches.insert(path.clone(), *nar_size);
-        }
-        if is_planned || nar_size.is_some() {
-            job.tell_remaining();
-        }
-    }
-
-    /// Those interested in a path are interested in what it is now known to need.
-    fn respread(&mut self, path: &StorePath) {
-        let interest = self.interest.get(path).cloned().unwrap_or_default();
-        if interest.is_empty() {
-            return;
-        }
-        let needs = self.graph.needs(path);
-        for Interest {
-            client,
-            for_evaluation,
-        } in interest
-        {
-            self.spread(client, needs.clone(), for_evaluation);
-        }
-    }
-
-    fn plan(&mut self, drv: &StorePath) {
-        if !self.graph.plan(drv) {
-            return;
-        }
-        // whoever wants one of its outputs wants it built
-        let outputs = self.graph.drv(drv).map(|info| info.outputs.clone());
-        for path in outputs.into_iter().flatten().filter_map(|(_, path)| path) {
-            self.respread(&path);
-        }
-        self.respread(drv);
-        for client in self.clients(drv) {
-            if let Some(job) = self.jobs.get_mut(&client) {
-                job.builds.insert(drv.clone());
-                job.tell_remaining();
-            }
-        }
-    }
-
-    fn unplan(&mut self, drv: &StorePath) {
-        if !self.graph.unplan(drv) {
-            return;
-        }
-        for client in self.clients(drv) {
-            if let Some(job) = self.jobs.get_mut(&client) {
-                job.builds.remove(drv);
-                job.tell_remaining();
-            }
-        }
-    }
-
-    fn remember_failure(&mut self, report: FailureReport) {
-        let path = report.path.clone();
-        if self
-            .failures
-            .insert(path.clone(), (report, Instant::now()))
-            .is_none()
-        {
-            self.failures_order.push_back(path);
-        }
-        if self.failures_order.len() > FAILURES_MAX
-            && let Some(oldest) = self.failures_order.pop_front()
-        {
-            self.failures.remove(&oldest);
-        }
-    }
-}
-
-impl Job {
-    fn tell_remaining(&self) {
-        let bytes = self.fetches.values();
-        self.feed.remaining(Remaining {
-            builds: self.builds.len() as u64,
-            fetches: self.fetches.len() as u64,
-            fetch_bytes: bytes.fold(0, |sum, size| sum.saturating_add(*size)),
-        });
     }
 }

@@ -66,6 +66,18 @@ impl World {
 
     /// The same with another kind of output, not in the store.
     pub fn derive(&mut self, name: &str, content: &str, inputs: &[&Drv], output: DerivationOutput) -> Drv {
+        self.derive_noted(name, content, inputs, output, "")
+    }
+
+    /// The same with a variable that makes it another derivation.
+    pub fn derive_noted(
+        &mut self,
+        name: &str,
+        content: &str,
+        inputs: &[&Drv],
+        output: DerivationOutput,
+        note: &str,
+    ) -> Drv {
         let dir = StoreDir::default();
         let out = out();
         let mut derivation = Derivation {
@@ -81,6 +93,7 @@ impl World {
             args: vec![content.as_bytes().to_vec()],
             env: BTreeMap::from([
                 (b"name".to_vec(), name.as_bytes().to_vec()),
+                (b"note".to_vec(), note.as_bytes().to_vec()),
                 (b"out".to_vec(), Vec::new()),
             ]),
         };

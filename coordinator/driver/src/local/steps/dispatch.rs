@@ -17,9 +17,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::commit::Finished;
+use crate::builtin;
 use crate::job::{FailureReport, JobOptions, Update};
 use crate::local::config::NamedBuilder;
 use crate::local::fault::{BuildFailure, Given};
+use crate::local::infos::Reading;
 use crate::local::logs::LogWriter;
 use crate::local::provenance::request_digest;
 use crate::local::shared::{Shared, Stop};
@@ -169,7 +171,17 @@ async fn build(
     log: &mut LogWriter,
 ) -> Result<Finished, BuildFailure> {
     let started = Instant::now();
-    let prepared = prepare_build(shared, &order.drv, options, memory_mib).await?;
+    let reading = if order.attempt > 1 {
+        Reading::Anew // what was read before may be what went wrong
+    } else {
+        Reading::Remembered
+    };
+    let prepared = prepare_build(shared, &order.drv, options, memory_mib, reading).await?;
+    let builtin = prepared
+        .is_builtin()
+        .then(|| shared.pool.any_for(builtin::SYSTEM))
+        .flatten();
+    let builder = builtin.as_deref().unwrap_or(builder);
     given.is_fixed = prepared.is_fixed();
     let totals = shared
         .totals
@@ -209,6 +221,11 @@ impl Prepared {
     fn is_fixed(&self) -> bool {
         self.kind == DerivationKind::CaFixed
     }
+
+    /// Whether its builder is part of Nix, whatever system it says.
+    fn is_builtin(&self) -> bool {
+        self.derivation.builder.starts_with(builtin::PREFIX.as_bytes())
+    }
 }
 
 /// Reads a derivation whose inputs are there, and makes its request.
@@ -217,13 +234,14 @@ pub(crate) async fn prepare_build(
     drv: &StorePath,
     options: &JobOptions,
     memory_mib: u32,
+    reading: Reading,
 ) -> Result<Prepared, BuildFailure> {
     let derivation = shared.derivation(drv).await?;
     let mut roots: BTreeSet<StorePath> = derivation.input_srcs.clone();
     for (input, names) in &derivation.input_drvs {
         add_outputs(shared, input, names, &mut roots).await?;
     }
-    let closure = shared.store().closure(roots).await?;
+    let closure = shared.infos.closure(shared.store(), roots, reading).await?;
     let environment = options.impure_environment.iter();
     let request_options = RequestOptions {
         cores: options.cores,

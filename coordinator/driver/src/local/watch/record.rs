@@ -10,7 +10,8 @@ use nix_compat::derivation::OutputName;
 use nix_compat::store_path::StorePath;
 use tokio::time::Instant;
 
-use super::{State, Watch};
+use super::Watch;
+use super::state::State;
 use crate::job::{Built, FailureReport, Fetched, GoalReport, JobReport};
 use crate::local::fault;
 
@@ -134,7 +135,7 @@ impl State {
     fn failure_report(&self, failure: &Failure, wanted: &StorePath) -> FailureReport {
         let root = failure.root.as_ref().unwrap_or(wanted);
         match self.failures.get(root) {
-            Some((report, _)) => report.clone(),
+            Some(report) => report.clone(),
             None => fault::report_of(&self.dir, failure, wanted),
         }
     }
