@@ -17,7 +17,7 @@ use crate::settings::Settings;
 
 /// One evaluation: settings, a world, and everything evaluated so far. Stays on its thread.
 pub struct Evaluation {
-    interp: Interp,
+    pub(crate) interp: Interp,
     roots: Vec<Value>,
     id: u64,
 }
@@ -58,7 +58,7 @@ impl Evaluation {
     }
 
     /// Runs `f` on the large stack and reports its error.
-    fn run<T>(&mut self, f: impl FnOnce(&mut Interp) -> R<T>) -> Result<T, Error> {
+    pub(crate) fn run<T>(&mut self, f: impl FnOnce(&mut Interp) -> R<T>) -> Result<T, Error> {
         self.interp.on_large_stack(|interp| {
             let mark = interp.mark();
             f(interp).map_err(|error| {
@@ -68,7 +68,7 @@ impl Evaluation {
         })
     }
 
-    fn keep(&mut self, value: Value) -> Root {
+    pub(crate) fn keep(&mut self, value: Value) -> Root {
         self.roots.push(value);
         Root {
             index: to_u32(self.roots.len() - 1),
@@ -76,7 +76,7 @@ impl Evaluation {
         }
     }
 
-    fn value(&self, root: Root) -> Result<Value, Error> {
+    pub(crate) fn value(&self, root: Root) -> Result<Value, Error> {
         let value = self
             .roots
             .get(to_usize(root.index))

@@ -89,6 +89,17 @@ impl Interp {
         scope: &[(Symbol, Value)],
     ) -> R<&'static ThunkCode> {
         let (base, parsed) = self.parse(text, origin)?;
+        self.compile_parsed(parsed, base, dir, scope)
+    }
+
+    /// Compiles what was parsed; `base` is the position of its first byte.
+    pub(crate) fn compile_parsed(
+        &mut self,
+        parsed: Parsed,
+        base: Pos,
+        dir: &[u8],
+        scope: &[(Symbol, Value)],
+    ) -> R<&'static ThunkCode> {
         let settings = Rc::clone(&self.settings);
         let home = match (&settings.home, settings.purity) {
             (_, Purity::Pure) => Err("in pure mode"),
@@ -115,16 +126,39 @@ impl Interp {
 
     /// Parses a text; lints speak up.
     pub(crate) fn parse(&mut self, text: &Rc<[u8]>, origin: Origin) -> R<(Pos, Parsed)> {
-        let too_much = || {
-            EvalError::new(
-                ErrorKind::Eval,
-                "more than 4 GiB of source text in one evaluation",
-            )
-        };
-        let base = self.sources.add(origin, text).ok_or_else(too_much)?;
+        let base = self.sources.add(origin, text).ok_or_else(Self::too_much_text)?;
         let ast = std::mem::take(&mut self.caches.spare_ast);
         let parsed = parser::parse_into(ast, text, &mut self.symbols, &self.settings.parse);
         let parsed = parsed.map_err(|e| self.syntax_error(&e, base))?;
+        self.say_warnings(&parsed, base);
+        Ok((base, parsed))
+    }
+
+    /// Parses one expression, or bindings as they stand in a set; of two errors, the one further on is told.
+    pub(crate) fn parse_input(&mut self, text: &Rc<[u8]>, origin: Origin) -> R<(Pos, Parsed, bool)> {
+        let base = self.sources.add(origin, text).ok_or_else(Self::too_much_text)?;
+        let settings = Rc::clone(&self.settings);
+        let expression = parser::parse(text, &mut self.symbols, &settings.parse);
+        let (parsed, is_binding) = match expression {
+            Ok(parsed) => (parsed, false),
+            Err(error) => match parser::parse_bindings(text, &mut self.symbols, &settings.parse) {
+                Ok(parsed) => (parsed, true),
+                Err(other) => {
+                    let told = if other.at > error.at { other } else { error };
+                    return Err(self.syntax_error(&told, base));
+                }
+            },
+        };
+        self.say_warnings(&parsed, base);
+        Ok((base, parsed, is_binding))
+    }
+
+    fn too_much_text() -> Box<EvalError> {
+        let text = "more than 4 GiB of source text in one evaluation";
+        EvalError::new(ErrorKind::Eval, text)
+    }
+
+    fn say_warnings(&self, parsed: &Parsed, base: Pos) {
         for warning in &parsed.warnings {
             let message = self.with_places(&warning.message, base);
             match warning.at.checked_sub(1) {
@@ -132,7 +166,17 @@ impl Interp {
                 None => self.io.notice(Notice::Warning(format!("warning: {message}"))),
             }
         }
-        Ok((base, parsed))
+    }
+
+    /// Forgets what files held: those that changed are read again. Values made of them stay as they are.
+    pub(crate) fn forget_files(&mut self) {
+        let caches = &mut self.caches;
+        caches.resolved.clear();
+        caches.files.clear();
+        caches.file_types.clear();
+        caches.links.clear();
+        caches.search_paths.clear();
+        caches.imported.clear();
     }
 
     /// A syntax error with its place; places inside the message (between two bytes 1) are written out.

@@ -216,6 +216,11 @@ impl Interp {
         result
     }
 
+    /// Says whether errors get a frame for every call, from now on.
+    pub(crate) const fn set_trace_calls(&mut self, on: bool) {
+        self.trace_calls = on;
+    }
+
     /// A symbol's name as a string value, made once.
     pub(crate) fn name_value(&mut self, name: Symbol) -> Value {
         let i = crate::num::to_usize(name.0);

@@ -29,13 +29,19 @@ impl Parser<'_, '_> {
         let path = self.attr_path()?;
         self.expect(Tok::Byte(b'='), &[Tok::Byte(b'.'), Tok::Byte(b'=')])?;
         let value = self.expr()?;
-        self.expect(Tok::Byte(b';'), &[Tok::Byte(b';')])?;
+        if !self.at_open_end() {
+            self.expect(Tok::Byte(b';'), &[Tok::Byte(b';')])?;
+        }
         let mut names = std::mem::take(&mut self.path);
         names.clear();
         names.extend_from_slice(self.ast.path(path));
         let result = self.add_path_binding(attrs, &mut names, value, at);
         self.path = names;
         result
+    }
+
+    fn at_open_end(&self) -> bool {
+        self.open_end && self.tok.tok == Tok::End
     }
 
     fn add_path_binding(
@@ -180,7 +186,7 @@ impl Parser<'_, '_> {
             list.push(source);
             from = Some(to_u32(list.len() - 1));
         }
-        while self.tok.tok != Tok::Byte(b';') {
+        while self.tok.tok != Tok::Byte(b';') && !self.at_open_end() {
             let at = self.at();
             if !matches!(self.tok.tok, Tok::Id | Tok::Or | Tok::Quote | Tok::DollarCurly) {
                 return Err(self.unexpected(&[]));

@@ -46,10 +46,38 @@ pub(crate) fn parse(text: &[u8], symbols: &mut SymbolTable, settings: &ParseSett
 
 /// As [`parse`], in the memory of a syntax tree no longer needed.
 pub(crate) fn parse_into(
+    ast: Ast,
+    text: &[u8],
+    symbols: &mut SymbolTable,
+    settings: &ParseSettings,
+) -> P<Parsed> {
+    parse_with(ast, text, symbols, settings, |parser| {
+        let root = parser.expr()?;
+        if parser.tok.tok != Tok::End {
+            return Err(parser.unexpected(&[Tok::End]));
+        }
+        Ok(root)
+    })
+}
+
+/// Parses bindings as they stand in a set, without its braces: at least one, the last without a semicolon if it likes. The root is that set.
+pub(crate) fn parse_bindings(text: &[u8], symbols: &mut SymbolTable, settings: &ParseSettings) -> P<Parsed> {
+    parse_with(Ast::default(), text, symbols, settings, |parser| {
+        if parser.tok.tok == Tok::End {
+            return Err(parser.unexpected(&[]));
+        }
+        parser.open_end = true;
+        let attrs = parser.bindings(Tok::End)?;
+        Ok(parser.ast.add(Expr::Attrs(attrs), 0))
+    })
+}
+
+fn parse_with(
     mut ast: Ast,
     text: &[u8],
     symbols: &mut SymbolTable,
     settings: &ParseSettings,
+    read: impl FnOnce(&mut Parser<'_, '_>) -> P<ExprId>,
 ) -> P<Parsed> {
     let lexer = Lexer::new(text);
     let tok = lexer.next(0);
@@ -66,11 +94,9 @@ pub(crate) fn parse_into(
         names: Vec::new(),
         cursed: None,
         path: Vec::new(),
+        open_end: false,
     };
-    let root = parser.expr()?;
-    if parser.tok.tok != Tok::End {
-        return Err(parser.unexpected(&[Tok::End]));
-    }
+    let root = read(&mut parser)?;
     Ok(Parsed {
         ast: parser.ast,
         root,
@@ -94,6 +120,8 @@ pub(super) struct Parser<'t, 's> {
     cursed: Option<(ExprId, u32)>,
     /// The attribute path of a binding.
     pub(super) path: Vec<AttrName>,
+    /// Whether the end of the text ends a binding, as a semicolon does.
+    pub(super) open_end: bool,
 }
 
 const ATTR_START: [Tok; 4] = [Tok::Id, Tok::Or, Tok::DollarCurly, Tok::Quote];

@@ -173,7 +173,10 @@ impl Interp {
     pub(super) fn tell_failed(&mut self, thunk: Thunk, error: &EvalError) {
         let ours = matches!(
             error.kind,
-            ErrorKind::StackOverflow | ErrorKind::InfiniteRecursion | ErrorKind::Cancelled
+            ErrorKind::StackOverflow
+                | ErrorKind::InfiniteRecursion
+                | ErrorKind::Cancelled
+                | ErrorKind::Interrupted
         );
         if ours {
             return;
