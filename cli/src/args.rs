@@ -8,6 +8,7 @@ mod eval;
 mod machines;
 mod mount;
 mod query;
+mod repl;
 mod store;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use eval::{EvalArguments, EvaluatorArguments, NixArguments};
 pub use machines::{BuilderArguments, DoctorArguments, MachineArguments, NetworkChoice};
 pub use mount::MountArguments;
 pub use query::{LogArguments, PathInfoArguments, WhyDependsArguments};
+pub use repl::ReplArguments;
 pub use store::{
     AddArguments, DaemonArguments, DumpArguments, InfoArguments, ListArguments, StoreCommand, VerifyArguments,
 };
@@ -88,6 +90,8 @@ pub enum Command {
     NixInstantiate(NixArguments),
     /// Say what is known of store paths, as nix path-info does
     PathInfo(PathInfoArguments),
+    /// Evaluate what is typed, as nix repl does
+    Repl(ReplArguments),
     /// Work with the store
     #[command(subcommand)]
     Store(StoreCommand),

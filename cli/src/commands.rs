@@ -14,6 +14,7 @@ pub mod nix_build;
 pub mod nix_instantiate;
 pub mod path_info;
 pub mod paths;
+pub mod repl;
 pub mod store;
 pub mod why_depends;
 

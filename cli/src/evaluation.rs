@@ -8,10 +8,11 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use igloo_eval::io::Notice;
-use igloo_eval::{EvalIo, Evaluation, Origin};
+use igloo_eval::{EvalIo, Evaluation, Origin, Root};
 use igloo_evaluator::run::{failed, run};
 use igloo_evaluator::settings::{self, Configuration, Machine, configure};
 use igloo_evaluator::{EvaluateError, EvaluateEvent, EvaluateRequest, Input, Output};
@@ -84,6 +85,62 @@ pub fn evaluate(
         (Some(failure), _) => Err(failure),
         (None, result) => Ok(result?),
     }
+}
+
+/// An evaluation that stays open, for a prompt.
+pub struct Opened {
+    /// The evaluation.
+    pub evaluation: Evaluation,
+    /// The world it runs in.
+    pub world: World,
+    /// Arguments for functions.
+    pub arguments: Vec<(String, Root)>,
+}
+
+/// Opens an evaluation with what the request says, but for its inputs; setting `interrupt` ends what is being evaluated.
+pub fn open(
+    context: &Context,
+    request: &Request,
+    writes: Writes,
+    interrupt: Arc<AtomicBool>,
+) -> Result<Opened, Failure> {
+    let asked = request.to_evaluate(context, Output::Goals)?;
+    let mut world = World::open(context, &asked, writes)?;
+    world.configuration.settings.interrupt = interrupt;
+    let show_trace = world.configuration.settings.show_trace;
+    let mut evaluation = world.evaluation();
+    let mut arguments = Vec::with_capacity(request.arguments.len());
+    for argument in &request.arguments {
+        let (name, value) = match argument {
+            Argument::Expression(name, text) => {
+                let value = evaluation.eval_text(text.as_bytes(), Origin::String);
+                (name, value.map_err(|error| failed(&error, show_trace))?)
+            }
+            Argument::Text(name, text) => (name, evaluation.string(text.as_bytes())),
+        };
+        arguments.push((name.clone(), value));
+    }
+    Ok(Opened {
+        evaluation,
+        world,
+        arguments,
+    })
+}
+
+/// The words after repeated options that take two, as pairs.
+pub fn pairs(flat: &[String]) -> Vec<(String, String)> {
+    let pairs = flat.chunks_exact(2);
+    pairs.map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+}
+
+/// What `--arg` and `--argstr` give.
+pub fn arguments_of(by_expression: &[String], by_text: &[String]) -> Vec<Argument> {
+    let by_expression = pairs(by_expression).into_iter();
+    let by_expression = by_expression.map(|(name, text)| Argument::Expression(name, text));
+    let by_text = pairs(by_text).into_iter();
+    by_expression
+        .chain(by_text.map(|(name, text)| Argument::Text(name, text)))
+        .collect()
 }
 
 /// What the parser makes of the inputs, as `nix-instantiate --parse` prints it.

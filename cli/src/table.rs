@@ -63,6 +63,7 @@ pub fn entry(command: Command) -> Entry {
         C::PathInfo(a) => dropped("igloo path-info", |c| async move {
             verbs::path_info::run(&c, &a).await
         }),
+        C::Repl(a) => plain("igloo repl", |c| verbs::repl::run(&c, a)),
         C::Store(S::Add(a)) => dropped("igloo store", |c| async move { verbs::store::add(&c, a).await }),
         C::Store(S::Daemon(a)) => told("igloo store daemon", |c, stop| async move {
             verbs::daemon::run(&c, &a, stop).await

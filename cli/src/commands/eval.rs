@@ -7,7 +7,7 @@ use igloo_store_io::Writes;
 use super::say_bytes;
 use crate::args::EvalArguments;
 use crate::context::Context;
-use crate::evaluation::{Argument, Request, evaluate};
+use crate::evaluation::{Request, arguments_of, evaluate, pairs};
 use crate::failure::Failure;
 
 /// Evaluates and prints whole values. What is instantiated on the way is written to the store, as `nix eval` does.
@@ -17,11 +17,6 @@ pub fn run(context: &Context, arguments: EvalArguments) -> Result<(), Failure> {
         (_, true) => Format::Xml { location: true },
         _ => Format::Nix,
     };
-    let pairs = |flat: &[String]| -> Vec<(String, String)> {
-        flat.chunks_exact(2)
-            .map(|pair| (pair[0].clone(), pair[1].clone()))
-            .collect()
-    };
     let (inputs, expressions) = match arguments.expr {
         Some(expression) => (vec![expression], true),
         None => (
@@ -29,12 +24,6 @@ pub fn run(context: &Context, arguments: EvalArguments) -> Result<(), Failure> {
             false,
         ),
     };
-    let by_expression = pairs(&arguments.arg)
-        .into_iter()
-        .map(|(name, text)| Argument::Expression(name, text));
-    let by_text = pairs(&arguments.argstr)
-        .into_iter()
-        .map(|(name, text)| Argument::Text(name, text));
     let mut options = pairs(&arguments.option);
     options.extend(
         arguments
@@ -45,7 +34,7 @@ pub fn run(context: &Context, arguments: EvalArguments) -> Result<(), Failure> {
         inputs,
         expressions,
         attributes: arguments.attr,
-        arguments: by_expression.chain(by_text).collect(),
+        arguments: arguments_of(&arguments.arg, &arguments.argstr),
         search: arguments.include,
         options,
         show_trace: arguments.show_trace,
