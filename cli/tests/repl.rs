@@ -3,8 +3,12 @@
 //! `repl/NAME.in` is a session, `NAME.out` and `NAME.err` what Nix writes to stdout and stderr: without colours, prompts,
 //! the echo of the input, and empty lines. They are recorded from the Nix that `IGLOO_TEST_NIX` names (with
 //! `IGLOO_TEST_RECORD=1`) and never edited. What differs on purpose is not in these sessions but tested below: bindings
-//! that go on in the next line, `:i`, `:env`, hints, the richer traces of our evaluator (what an attribute is selected from), and that a set whose only attribute fails prints no brace first.
-#![allow(clippy::panic, reason = "a test fails by panicking")]
+//! that go on in the next line, `:i` (Nix installs, we instantiate), `:b`, `:bl`, `:u`, `:sh` (not done from here), `:env`, hints, the richer
+//! traces of our evaluator (what an attribute is selected from), and that a set whose only attribute fails prints no brace first.
+#![allow(clippy::panic, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "repl/terminal.rs"]
+mod terminal;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -150,14 +154,23 @@ fn the_command_line_fills_the_scope() {
 #[test]
 fn derivations_are_named_and_not_built_from_here() {
     let package = r#"derivation { name = "d"; system = "x86_64-linux"; builder = "/bin/sh"; }"#;
-    let answer = igloo(&[], &format!("d = {package}\nd\n:i d\n:b d\n"));
+    let answer = igloo(
+        &[],
+        &format!("d = {package}\nd\n:i d\n:b d\n:bl d\n:u d\n:sh d\n"),
+    );
     let lines: Vec<&str> = answer.out.lines().collect();
     let [shown, instantiated] = lines[..] else {
         panic!("{answer:?}")
     };
     assert_eq!(shown, format!("«derivation {instantiated}»"));
     assert!(instantiated.ends_with("-d.drv"), "{instantiated}");
-    assert!(answer.err.contains("`igloo build "), "{answer:?}");
+    let count = |text| answer.err.matches(text).count();
+    assert_eq!(
+        count("is not built from here yet\nhint: `igloo build "),
+        2,
+        "{answer:?}"
+    );
+    assert_eq!(count("igloo starts no shells"), 2, "{answer:?}");
 }
 
 #[test]

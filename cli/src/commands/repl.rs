@@ -63,7 +63,7 @@ pub fn run(context: &Context, arguments: ReplArguments) -> Result<(), Failure> {
             Read::Input(input) => {
                 let next = session.borrow_mut().process(&input)?;
                 if is_interactive {
-                    println!();
+                    crate::commands::say_bytes(b"")?;
                 }
                 if next == Next::Quit {
                     return session.borrow().flush();

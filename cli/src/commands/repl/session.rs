@@ -3,8 +3,7 @@
 use std::io::Write as _;
 
 use igloo_eval::{
-    Error, ErrorKind, Evaluation, Input, InputState, PromptDepth, PromptStyle, Root, Scope,
-    input_state,
+    Error, ErrorKind, Evaluation, Input, InputState, PromptDepth, PromptStyle, Root, Scope, input_state,
 };
 
 use super::interrupt::Interrupt;
@@ -102,7 +101,7 @@ impl Session {
         let files = files.iter().cloned().map(Source::File);
         let expression = expression.map(|text| Source::Expression(text.to_string()));
         for source in files.chain(expression) {
-            if let Err(trouble) = self.load(source) {
+            if let Err(trouble) = self.load(&source) {
                 let _ = self.tell(trouble); // nothing was written to stdout that could have failed
             }
         }
@@ -225,7 +224,7 @@ impl Session {
 
     /// Loads a file and adds its attributes.
     pub(super) fn load_file(&mut self, file: &str) -> Result<(), Trouble> {
-        self.load(Source::File(file.to_string()))
+        self.load(&Source::File(file.to_string()))
     }
 
     /// Loads a flake and adds its attributes.
@@ -236,13 +235,13 @@ impl Session {
                     .into(),
             ));
         }
-        self.load(Source::Flake(reference.to_string()))
+        self.load(&Source::Flake(reference.to_string()))
     }
 
-    fn load(&mut self, source: Source) -> Result<(), Trouble> {
-        self.sources.retain(|other| *other != source);
+    fn load(&mut self, source: &Source) -> Result<(), Trouble> {
+        self.sources.retain(|other| other != source);
         self.sources.push(source.clone());
-        let value = match &source {
+        let value = match source {
             Source::File(file) => {
                 let path = self.file_of(file)?;
                 let value = self.evaluation.eval_file(&path)?;
@@ -287,7 +286,7 @@ impl Session {
                 Source::Flake(name) => eprintln!("Loading flake \"{name}\"..."),
                 Source::Expression(_) => eprintln!("Loading the expression of --expr..."),
             }
-            self.load(source)?;
+            self.load(&source)?;
         }
         Ok(())
     }

@@ -50,7 +50,12 @@ const fn on_expression(
 /// All commands.
 pub const VERBS: &[Verb] = &[
     on_expression(&[":a", ":add"], "Add the attributes of a set to the scope", add),
-    on_expression(&[":b", ":build"], "Build a derivation", build),
+    on_expression(
+        &[":b", ":build"],
+        "Not done from here: names the derivation and says how it is built",
+        build,
+    ),
+    on_expression(&[":bl"], "As :b", build),
     on_expression(&[":doc"], "Show the documentation of a function", document),
     on_expression(
         &[":e", ":edit"],
@@ -95,6 +100,11 @@ pub const VERBS: &[Verb] = &[
         reload,
     ),
     on_expression(
+        &[":sh"],
+        "Not done by igloo: a shell with what a derivation needs",
+        shell,
+    ),
+    on_expression(
         &[":t", ":type"],
         "Say what kind of value an expression has",
         describe,
@@ -105,6 +115,7 @@ pub const VERBS: &[Verb] = &[
         "Switch the showing of every call in errors on or off",
         trace,
     ),
+    on_expression(&[":u"], "Not done by igloo: a shell with a package", shell),
     verb(&[":?", ":help"], "", "Show this", help),
 ];
 
@@ -218,6 +229,10 @@ fn build(session: &mut Session, text: &str) -> Done {
     Err(Trouble::Other(format!(
         "'{path}' is not built from here yet\nhint: `igloo build -E EXPR` and `igloo build -f FILE -A ATTR` build"
     )))
+}
+
+fn shell(_: &mut Session, _: &str) -> Done {
+    Err(Trouble::Other("igloo starts no shells".into()))
 }
 
 fn log(session: &mut Session, text: &str) -> Done {
