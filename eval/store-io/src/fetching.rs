@@ -3,18 +3,25 @@
 //! Invariants
 //! - something whose hash is given and that is in the store already is not fetched;
 //! - what has another hash than given is not registered;
-//! - without a hash, one URL is fetched once in an evaluation.
+//! - without a hash, one URL is fetched once in an evaluation;
+//! - what is being fetched is not fetched again meanwhile: whoever wants it looks after the same transfer.
+//!
+//! A fetch runs on a thread of its own. Each step of a request ([`StoreIo::request_step`]) goes as far as it can and is
+//! repeated until nothing of it is on its way any more.
 //!
 //! Source: Nix 2.34 `src/libexpr/primops/fetchTree.cc` (`fetch`), `src/libfetchers/tarball.cc`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use igloo_eval::io::{FetchAttr, FetchRequest, Fetched, IoError};
+use igloo_castore::node::Node;
+use igloo_eval::io::{FetchAttr, FetchRequest, Fetched, IoError, Pending, Started};
 use igloo_status::Code;
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::hash::{HashAlgo, HashFormat, NixHash};
 use nix_compat::store_path::StorePath;
 
+use crate::answers::Task;
 use crate::dependencies::DependencyKey;
 use crate::error::chain;
 use crate::fetch::{FetchError, Transfer, file_path, utc_digits};
@@ -34,6 +41,12 @@ pub(crate) struct Got {
     last_modified: Option<u64>,
 }
 
+/// Fetches on their way, by URL, name, whether they are unpacked, and hash.
+pub(crate) type Transfers = HashMap<(String, String, bool, Option<NixHash>), Task<Transferred>>;
+
+/// The node fetched, the hash of the file if it is one, and the time of an archive's newest entry.
+type Transferred = Result<(Node, Option<NixHash>, Option<u64>), FetchError>;
+
 struct Wish<'a> {
     url: &'a str,
     name: &'a str,
@@ -43,6 +56,37 @@ struct Wish<'a> {
 
 impl StoreIo {
     pub(crate) fn fetch_request(&self, request: &FetchRequest) -> Result<Fetched, IoError> {
+        self.wait_for(|| self.request_step(request))
+    }
+
+    /// As [`StoreIo::fetch_request`], without waiting for transfers.
+    pub(crate) fn start_request<'a>(&'a self, request: &FetchRequest) -> Started<'a, Fetched> {
+        match self.request_step(request) {
+            Ok(None) => Started::Pending(Box::new(Fetching {
+                io: self,
+                request: request.clone(),
+            })),
+            Ok(Some(fetched)) => Started::Done(Ok(fetched)),
+            Err(error) => Started::Done(Err(error)),
+        }
+    }
+
+    /// Repeats a step until it ends.
+    fn wait_for<T>(&self, mut step: impl FnMut() -> Result<Option<T>, IoError>) -> Result<T, IoError> {
+        let answer = loop {
+            match step() {
+                Ok(Some(answer)) => break Ok(answer),
+                Ok(None) => self.view.runtime.wait(self.bell.rung())?,
+                Err(error) => break Err(error),
+            }
+        };
+        // a ring heard here may have been for others
+        self.bell.ring();
+        answer
+    }
+
+    /// Goes on with a request; `None` while something is on its way.
+    fn request_step(&self, request: &FetchRequest) -> Result<Option<Fetched>, IoError> {
         let wish = |url, name, sha256: &Option<NixHash>, unpack| Wish {
             url,
             name,
@@ -54,10 +98,10 @@ impl StoreIo {
             FetchRequest::Tarball { url, name, sha256 } => self.get(&wish(url, name, sha256, true))?,
             FetchRequest::Tree { attrs } => return self.fetch_tree(attrs),
         };
-        Ok(Fetched {
+        Ok(got.map(|got| Fetched {
             path: got.path,
             attrs: Vec::new(),
-        })
+        }))
     }
 
     /// The tree a search path entry stands for, when it is a URL.
@@ -72,17 +116,18 @@ impl StoreIo {
         if !["http", "https", "file", "channel", "git", "s3", "ssh"].contains(&scheme) {
             return Ok(None);
         }
-        let got = self.get(&Wish {
+        let wish = Wish {
             url,
             name: "source",
             unpack: true,
             hash: None,
-        })?;
+        };
+        let got = self.wait_for(|| self.get(&wish))?;
         Ok(Some(self.print(&got.path).into_bytes()))
     }
 
     /// `fetchTree` of what a URL gives; other kinds of trees are refused by name.
-    fn fetch_tree(&self, attrs: &[(String, FetchAttr)]) -> Result<Fetched, IoError> {
+    fn fetch_tree(&self, attrs: &[(String, FetchAttr)]) -> Result<Option<Fetched>, IoError> {
         let text = |wanted: &str| {
             attrs.iter().find_map(|(name, value)| match value {
                 FetchAttr::String(text) if name == wanted => Some(text.as_str()),
@@ -107,7 +152,9 @@ impl StoreIo {
                 })?),
                 None => None,
             };
-        let got = self.get_tree(url, unpack, hash)?;
+        let Some(got) = self.get_tree(url, unpack, hash)? else {
+            return Ok(None);
+        };
         let mut known = Vec::new();
         if let Some(time) = got.last_modified {
             known.push(("lastModified".to_owned(), FetchAttr::Int(time)));
@@ -115,14 +162,14 @@ impl StoreIo {
         }
         let nar_hash = NixHash::Sha256(got.nar_sha256).encode(HashFormat::Sri);
         known.push(("narHash".to_owned(), FetchAttr::String(nar_hash)));
-        Ok(Fetched {
+        Ok(Some(Fetched {
             path: got.path,
             attrs: known,
-        })
+        }))
     }
 
     /// A tree named `source`, whose hash is always that of its NAR.
-    fn get_tree(&self, url: &str, unpack: bool, hash: Option<NixHash>) -> Result<Got, IoError> {
+    fn get_tree(&self, url: &str, unpack: bool, hash: Option<NixHash>) -> Result<Option<Got>, IoError> {
         // a NAR hash names a path with the recursive method, whatever was fetched; only trees can be looked up by it
         let got = self.get(&Wish {
             url,
@@ -130,17 +177,21 @@ impl StoreIo {
             unpack,
             hash: hash.filter(|_| unpack),
         })?;
-        match hash {
-            Some(hash) if NixHash::Sha256(got.nar_sha256) != hash => {
+        match (hash, &got) {
+            (Some(hash), Some(got)) if NixHash::Sha256(got.nar_sha256) != hash => {
                 Err(mismatch(url, &hash, &NixHash::Sha256(got.nar_sha256)))
             }
             _ => Ok(got),
         }
     }
 
-    fn get(&self, wish: &Wish<'_>) -> Result<Got, IoError> {
+    fn get(&self, wish: &Wish<'_>) -> Result<Option<Got>, IoError> {
         self.check_uri(wish.url)?;
-        let answer = self.get_unlogged(wish);
+        let answer = match self.get_unlogged(wish) {
+            Ok(None) => return Ok(None),
+            Ok(Some(got)) => Ok(got),
+            Err(error) => Err(error),
+        };
         self.dependencies.record(
             || DependencyKey::Fetch {
                 url: wish.url.into(),
@@ -151,7 +202,7 @@ impl StoreIo {
                 hasher.update(got.path.to_string().as_bytes());
             },
         );
-        answer
+        answer.map(Some)
     }
 
     /// Whether the rules let this evaluation fetch `url`. Source: Nix 2.34 `EvalState::checkURI`.
@@ -170,7 +221,7 @@ impl StoreIo {
         }
     }
 
-    fn get_unlogged(&self, wish: &Wish<'_>) -> Result<Got, IoError> {
+    fn get_unlogged(&self, wish: &Wish<'_>) -> Result<Option<Got>, IoError> {
         let name = store_name(wish.name)?;
         let method = if wish.unpack {
             ContentAddressMethod::Recursive
@@ -181,20 +232,22 @@ impl StoreIo {
             let path = self.content_path(&name, &address(method, hash)?)?;
             if let Some(info) = self.info_of(&path)? {
                 self.access.allow(&path);
-                return Ok(Got {
+                return Ok(Some(Got {
                     path,
                     nar_sha256: info.nar_sha256,
                     last_modified: None,
-                });
+                }));
             }
         }
         let key = (wish.url.to_owned(), wish.name.to_owned(), wish.unpack);
         if wish.hash.is_none()
             && let Some(got) = self.fetches.borrow().get(&key)
         {
-            return Ok(got.clone());
+            return Ok(Some(got.clone()));
         }
-        let (tree, found, last_modified) = self.transfer(wish)?;
+        let Some((tree, found, last_modified)) = self.transfer(wish)? else {
+            return Ok(None);
+        };
         if let Some(hash) = wish.hash
             && hash != found
         {
@@ -210,11 +263,29 @@ impl StoreIo {
         if wish.hash.is_none() {
             self.fetches.borrow_mut().insert(key, got.clone());
         }
-        Ok(got)
+        Ok(Some(got))
     }
 
-    /// Fetches into the castore: the tree, its hash by the method of the wish, and its time.
-    fn transfer(&self, wish: &Wish<'_>) -> Result<(Tree, NixHash, Option<u64>), IoError> {
+    /// Fetches into the castore: the tree, its hash by the method of the wish, and its time. `None` while it is on its way.
+    fn transfer(&self, wish: &Wish<'_>) -> Result<Option<(Tree, NixHash, Option<u64>)>, IoError> {
+        let key = (wish.url.to_owned(), wish.name.to_owned(), wish.unpack, wish.hash);
+        let mut transfers = self.transfers.borrow_mut();
+        let Some(task) = transfers.get_mut(&key) else {
+            transfers.insert(key, self.start_transfer(wish)?);
+            return Ok(None);
+        };
+        let Some(answer) = task.poll() else {
+            return Ok(None);
+        };
+        transfers.remove(&key);
+        drop(transfers);
+        let (node, hash, last_modified) = answer?.map_err(|error| fetch_error(&error))?;
+        let tree = self.hashed(node)?;
+        let hash = hash.unwrap_or(NixHash::Sha256(tree.nar.sha256));
+        Ok(Some((tree, hash, last_modified)))
+    }
+
+    fn start_transfer(&self, wish: &Wish<'_>) -> Result<Task<Transferred>, IoError> {
         let Some(fetcher) = &self.fetcher else {
             return Err(IoError::Unsupported {
                 what: format!(
@@ -223,22 +294,41 @@ impl StoreIo {
                 ),
             });
         };
-        let transfer = Transfer {
-            castore: &self.view.store.castore,
-            runtime: &self.view.runtime,
-            fetcher: &**fetcher,
-            limits: &self.fetch_limits,
-        };
-        let failed = |error: FetchError| fetch_error(&error);
-        if wish.unpack {
-            let (node, last_modified) = transfer.archive(wish.url).map_err(failed)?;
-            let tree = self.hashed(node)?;
-            let hash = NixHash::Sha256(tree.nar.sha256);
-            return Ok((tree, hash, last_modified));
-        }
+        let (castore, runtime) = (self.view.store.castore.clone(), self.view.runtime.clone());
+        let (fetcher, limits) = (Arc::clone(fetcher), self.fetch_limits.clone());
+        let (url, unpack) = (wish.url.to_owned(), wish.unpack);
         let algo = wish.hash.map_or(HashAlgo::Sha256, |hash| hash.algo());
-        let (node, hash) = transfer.file(wish.url, algo).map_err(failed)?;
-        Ok((self.hashed(node)?, hash, None))
+        let work = move || -> Transferred {
+            let transfer = Transfer {
+                castore: &castore,
+                runtime: &runtime,
+                fetcher: &*fetcher,
+                limits: &limits,
+            };
+            if unpack {
+                let (node, last_modified) = transfer.archive(&url)?;
+                return Ok((node, None, last_modified));
+            }
+            let (node, hash) = transfer.file(&url, algo)?;
+            Ok((node, Some(hash), None))
+        };
+        let thread = self.bell.spawn_thread("igloo-fetch", work);
+        thread.map_err(|source| IoError::System {
+            path: wish.url.to_owned(),
+            source,
+        })
+    }
+}
+
+/// A request with something on its way.
+struct Fetching<'a> {
+    io: &'a StoreIo,
+    request: FetchRequest,
+}
+
+impl Pending<Fetched> for Fetching<'_> {
+    fn poll(&mut self) -> Option<Result<Fetched, IoError>> {
+        self.io.request_step(&self.request).transpose()
     }
 }
 

@@ -5,8 +5,8 @@
 //! fetched, and builds that an evaluation needs are asked of a [`Realiser`].
 //!
 //! Map
-//! - [`store_io`]: [`StoreIo`] itself; `files` answers its reading calls, `import` its sources, `realise` its builds,
-//!   `fetching` its fetches;
+//! - [`store_io`]: [`StoreIo`] itself; `files` answers its reading calls, `import` its sources, `realise` its builds (asked of a `realiser`),
+//!   `fetching` its fetches; builds and fetches are waited for by what needs them (`answers`), the rest goes on;
 //! - `view`: store objects as files; `access`: what may be read; `registrar`: how things get registered without the
 //!   evaluation waiting for the disk, and [`DerivationSink`], which hears of derivations in order;
 //! - [`fetch`]: [`fetch::Fetcher`] (HTTP, HTTPS and files), decoding and unpacking of archives;
@@ -15,6 +15,7 @@
 //! The crate reads no environment, clock or configuration of its own.
 
 mod access;
+mod answers;
 pub mod dependencies;
 mod error;
 pub mod fetch;
@@ -22,6 +23,7 @@ mod fetching;
 mod files;
 mod import;
 mod realise;
+mod realiser;
 mod registrar;
 pub mod store_io;
 mod view;
@@ -29,6 +31,6 @@ mod view;
 pub use access::UriRules;
 pub use dependencies::{Dependency, DependencyKey};
 pub use fetch::{FetchLimits, Fetcher, UrlFetcher};
-pub use realise::{RealiseError, RealisedOutput, Realiser, Wanted};
+pub use realiser::{RealiseError, RealisedOutput, Realiser, Wanted};
 pub use registrar::{DerivationSink, FlushError};
 pub use store_io::{HostStore, StoreIo, Writes};

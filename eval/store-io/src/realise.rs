@@ -1,141 +1,96 @@
 //! Import from derivation: what a string refers to is made to exist.
 //!
-//! Everything one string needs is asked for at once; asks of several evaluations reach the [`Realiser`] side by side, so
-//! it sees all that is wanted and decides what to build first.
+//! Everything one string needs is asked for at once; asks of one evaluation that do not need each other, and those of
+//! several evaluations, reach the [`Realiser`] side by side; it sees all that is wanted and decides what to build first.
 //!
 //! Source: Nix 2.34 `src/libexpr/primops.cc` (`realiseContext`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use async_trait::async_trait;
 use igloo_eval::ContextElem;
-use igloo_eval::io::IoError;
-use igloo_status::Code;
+use igloo_eval::io::{IoError, Pending, Started};
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::{StorePath, downstream_placeholder};
 
+use crate::answers::Task;
 use crate::dependencies::DependencyKey;
 use crate::error::{chain, store_error, text};
+use crate::realiser::{RealiseError, RealisedOutput, Realiser, Wanted};
 use crate::store_io::{StoreIo, Writes};
-
-/// Something an evaluation cannot go on without.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wanted {
-    /// A store path, from a substituter.
-    Path(StorePath),
-    /// Outputs of a derivation that is in the store.
-    Outputs {
-        /// The derivation.
-        derivation: StorePath,
-        /// Its outputs; never none.
-        outputs: BTreeSet<OutputName>,
-    },
-}
-
-/// An output that is in the store now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RealisedOutput {
-    /// The derivation.
-    pub derivation: StorePath,
-    /// The output.
-    pub output: OutputName,
-    /// Where it is.
-    pub path: StorePath,
-}
-
-/// Makes things exist in the store that the evaluation reads: the coordinator's part of import from derivation.
-#[async_trait]
-pub trait Realiser: Send + Sync {
-    /// Brings everything wanted into the store: built, substituted, or there already. The evaluation waits.
-    ///
-    /// Called by many evaluations at once. The derivations wanted, and all they refer to, are registered, and the
-    /// [`crate::DerivationSink`] has heard of those this evaluation wrote.
-    ///
-    /// # Errors
-    /// The first thing that cannot be had; others may be there all the same.
-    async fn realise(&self, wanted: Vec<Wanted>) -> Result<Vec<RealisedOutput>, RealiseError>;
-}
-
-/// Why something wanted cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum RealiseError {
-    /// A build failed. The reason begins with what failed, in the coordinator's words.
-    #[error("build of '{derivation}' failed: {reason}")]
-    Build {
-        /// The derivation.
-        derivation: StorePath,
-        /// Why.
-        reason: String,
-        /// Exit status Nix has for it: 100, 101 after a timeout, 102 where an output has a wrong hash.
-        exit: u8,
-    },
-    /// A path is in no store that is known.
-    #[error("path '{path}' is in no store, and nothing is known that makes it")]
-    Missing {
-        /// The path.
-        path: StorePath,
-    },
-    /// Whoever asked for the evaluation stopped it.
-    #[error("the evaluation was cancelled while it waited for a build")]
-    Cancelled,
-    /// The coordinator gave no answer.
-    #[error("the coordinator cannot be asked for builds")]
-    Unavailable {
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-impl RealiseError {
-    /// The class of the failure.
-    #[must_use]
-    pub fn code(&self) -> Code {
-        match self {
-            Self::Build { .. } => Code::Aborted,
-            Self::Missing { .. } => Code::NotFound,
-            Self::Cancelled => Code::Cancelled,
-            Self::Unavailable { .. } => Code::Unavailable,
-        }
-    }
-}
 
 /// Derivations with the outputs wanted of each.
 type Outputs = BTreeMap<StorePath, BTreeSet<OutputName>>;
 
 impl StoreIo {
     pub(crate) fn realise_context(&self, context: &[ContextElem]) -> Result<Vec<(String, String)>, IoError> {
+        let (mut need, wanted) = self.need(context)?;
+        if !wanted.is_empty() {
+            self.ask(wanted, &mut need.known)?;
+        }
+        self.taken(&need)
+    }
+
+    /// As [`StoreIo::realise_context`], without waiting for the realiser.
+    pub(crate) fn start_context<'a>(
+        &'a self,
+        context: &[ContextElem],
+    ) -> Result<Started<'a, Vec<(String, String)>>, IoError> {
+        let (need, wanted) = self.need(context)?;
+        if wanted.is_empty() {
+            return Ok(Started::Done(self.taken(&need)));
+        }
+        let realiser = Arc::clone(self.realiser_for(&wanted)?);
+        self.flush_made()?;
+        let paths = paths_of(&wanted);
+        let work = async move { realiser.realise(wanted).await };
+        let task = self.bell.spawn(&self.view.runtime, work);
+        Ok(Started::Pending(Box::new(Realising {
+            io: self,
+            need,
+            paths,
+            task,
+        })))
+    }
+
+    /// What a context needs, and what of it is to be asked for.
+    fn need(&self, context: &[ContextElem]) -> Result<(Need, Vec<Wanted>), IoError> {
         let (outputs, mut wanted) = self.needs(context)?;
-        let mut known = Known::default();
-        let mut derivations = BTreeMap::new();
-        for (path, names) in &outputs {
+        let mut need = Need {
+            outputs,
+            derivations: BTreeMap::new(),
+            known: Known::default(),
+        };
+        for (path, names) in &need.outputs {
             let derivation = self
                 .derivation_at(path)
                 .map_err(|error| self.unwritten(error, path))?;
             self.check_names(path, &derivation, names)?;
-            let missing = self.missing_outputs(path, &derivation, names, &mut known)?;
+            let missing = self.missing_outputs(path, &derivation, names, &mut need.known)?;
             if !missing.is_empty() {
                 wanted.push(Wanted::Outputs {
                     derivation: path.clone(),
                     outputs: missing,
                 });
             }
-            derivations.insert(path, derivation);
+            need.derivations.insert(path.clone(), derivation);
         }
-        if !wanted.is_empty() {
-            self.ask(wanted, &mut known)?;
-        }
+        Ok((need, wanted))
+    }
+
+    /// Notes that the evaluation uses what it needed, now that it is there; gives the replacements for placeholders.
+    fn taken(&self, need: &Need) -> Result<Vec<(String, String)>, IoError> {
         let mut rewrites = Vec::new();
-        for (path, names) in &outputs {
+        for (path, names) in &need.outputs {
             for name in names {
-                let made = known.0.get(&(path.clone(), name.clone()));
+                let made = need.known.0.get(&(path.clone(), name.clone()));
                 let made = made.ok_or_else(|| IoError::Build {
                     what: format!(
                         "'{}^{name}' was asked for, but the answer does not name its path",
                         self.print(path)
                     ),
                 })?;
-                let placeholder = self.placeholder(path, derivations.get(path), name, made)?;
+                let placeholder = self.placeholder(path, need.derivations.get(path), name, made)?;
                 rewrites.extend(placeholder.map(|text| (text, self.print(made))));
                 self.took(path, name, made)?;
             }
@@ -217,23 +172,31 @@ impl StoreIo {
         Ok(missing)
     }
 
-    /// Asks the realiser and checks that what it names is there.
+    /// Asks the realiser, and waits.
     fn ask(&self, wanted: Vec<Wanted>, known: &mut Known) -> Result<(), IoError> {
+        let realiser = self.realiser_for(&wanted)?;
+        self.flush_made()?;
+        let paths = paths_of(&wanted);
+        let made = self.view.runtime.wait(realiser.realise(wanted))?;
+        self.learn_made(made, &paths, known)
+    }
+
+    /// Whom to ask, if what is wanted may be asked for.
+    fn realiser_for(&self, wanted: &[Wanted]) -> Result<&Arc<dyn Realiser>, IoError> {
         if let (Writes::Computed, Some(Wanted::Path(path))) = (self.writes, wanted.first()) {
             return Err(self.unwritten(IoError::InvalidPath { path: String::new() }, path));
         }
-        let Some(realiser) = &self.realiser else {
-            return Err(self.nobody_to_ask(wanted.first()));
-        };
-        self.flush_made()?;
-        let paths: Vec<_> = wanted
-            .iter()
-            .filter_map(|wanted| match wanted {
-                Wanted::Path(path) => Some(path.clone()),
-                Wanted::Outputs { .. } => None,
-            })
-            .collect();
-        let made = self.view.runtime.wait(realiser.realise(wanted))?;
+        let realiser = self.realiser.as_ref();
+        realiser.ok_or_else(|| self.nobody_to_ask(wanted.first()))
+    }
+
+    /// Takes note of an answer, and checks that what it names is there.
+    fn learn_made(
+        &self,
+        made: Result<Vec<RealisedOutput>, RealiseError>,
+        paths: &[StorePath],
+        known: &mut Known,
+    ) -> Result<(), IoError> {
         for made in made.map_err(|error| self.realise_error(&error))? {
             self.must_be_there(&made.path)?;
             known.0.insert((made.derivation, made.output), made.path);
@@ -353,3 +316,35 @@ impl StoreIo {
 /// Paths of outputs.
 #[derive(Default)]
 struct Known(BTreeMap<(StorePath, OutputName), StorePath>);
+
+/// What a context needs.
+struct Need {
+    outputs: Outputs,
+    derivations: BTreeMap<StorePath, Derivation>,
+    known: Known,
+}
+
+/// A context that is being made to exist.
+struct Realising<'a> {
+    io: &'a StoreIo,
+    need: Need,
+    /// Paths that must be there in the end.
+    paths: Vec<StorePath>,
+    task: Task<Result<Vec<RealisedOutput>, RealiseError>>,
+}
+
+impl Pending<Vec<(String, String)>> for Realising<'_> {
+    fn poll(&mut self) -> Option<Result<Vec<(String, String)>, IoError>> {
+        let made = self.task.poll()?;
+        let learnt = made.and_then(|made| self.io.learn_made(made, &self.paths, &mut self.need.known));
+        Some(learnt.and_then(|()| self.io.taken(&self.need)))
+    }
+}
+
+fn paths_of(wanted: &[Wanted]) -> Vec<StorePath> {
+    let path = |wanted: &Wanted| match wanted {
+        Wanted::Path(path) => Some(path.clone()),
+        Wanted::Outputs { .. } => None,
+    };
+    wanted.iter().filter_map(path).collect()
+}

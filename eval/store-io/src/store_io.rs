@@ -17,6 +17,7 @@ use igloo_castore::blocking;
 use igloo_eval::ContextElem;
 use igloo_eval::io::{
     AccessRules, DerivationLinks, EvalIo, FetchRequest, Fetched, FileType, ImportPath, IoError, Notice,
+    Started,
 };
 use igloo_store::{PathInfo, Store};
 use nix_compat::derivation::{Derivation, derivation_name};
@@ -25,12 +26,13 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::access::{Access, UriRules};
+use crate::answers::Bell;
 use crate::dependencies::{Dependency, DependencyKey, Log, hash_entries, is_flat, type_byte};
 use crate::error::{chain, store_error};
 use crate::fetch::{FetchLimits, Fetcher};
-use crate::fetching::FetchMemo;
+use crate::fetching::{FetchMemo, Transfers};
 use crate::import::{ImportMemo, store_name};
-use crate::realise::Realiser;
+use crate::realiser::Realiser;
 use crate::registrar::{DerivationSink, FlushError, Registrar, text_info, text_path};
 use crate::view::{Runtime, View};
 
@@ -65,6 +67,9 @@ pub struct StoreIo {
     pub(crate) dependencies: Log,
     pub(crate) imports: RefCell<ImportMemo>,
     pub(crate) fetches: RefCell<FetchMemo>,
+    pub(crate) transfers: RefCell<Transfers>,
+    /// Rings when a build or a transfer has ended.
+    pub(crate) bell: Bell,
     pub(crate) realiser: Option<Arc<dyn Realiser>>,
     pub(crate) fetcher: Option<Arc<dyn Fetcher>>,
     pub(crate) fetch_limits: FetchLimits,
@@ -102,6 +107,8 @@ impl StoreIo {
             dependencies: Log::default(),
             imports: RefCell::default(),
             fetches: RefCell::default(),
+            transfers: RefCell::default(),
+            bell: Bell::default(),
             realiser: None,
             fetcher: None,
             fetch_limits: FetchLimits::default(),
@@ -479,6 +486,19 @@ impl EvalIo for StoreIo {
 
     fn fetch(&self, request: &FetchRequest) -> Result<Fetched, IoError> {
         self.fetch_request(request)
+    }
+
+    fn start_realise<'a>(&'a self, context: &[ContextElem]) -> Started<'a, Vec<(String, String)>> {
+        self.start_context(context)
+            .unwrap_or_else(|error| Started::Done(Err(error)))
+    }
+
+    fn start_fetch<'a>(&'a self, request: &FetchRequest) -> Started<'a, Fetched> {
+        self.start_request(request)
+    }
+
+    fn wait_any(&self) -> Result<(), IoError> {
+        self.view.runtime.wait(self.bell.rung())
     }
 
     fn resolve_search_path(&self, entry: &str) -> Result<Option<Vec<u8>>, IoError> {

@@ -39,6 +39,14 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
+    /// Has the runtime work on something beside this thread.
+    pub(crate) fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.handle.spawn(work)
+    }
+
     /// Waits for `future` on this thread, but not once the evaluation is to end.
     pub(crate) fn wait<F: Future>(&self, future: F) -> Result<F::Output, IoError> {
         if Handle::try_current().is_ok() {

@@ -141,11 +141,11 @@ pub enum Notice {
 }
 
 /// The answer to a question that may take long.
-pub enum Started<T> {
+pub enum Started<'a, T> {
     /// It is there, or cannot be had.
     Done(Result<T, IoError>),
     /// It is on its way.
-    Pending(Box<dyn Pending<T>>),
+    Pending(Box<dyn Pending<T> + 'a>),
 }
 
 /// An answer on its way. Dropping it says that nobody wants it any more.
@@ -262,18 +262,23 @@ pub trait EvalIo {
 
     /// Starts [`EvalIo::realise`]. The evaluation goes on with what does not need the answer, and may start more: all that
     /// is on its way at one time is wanted at that time.
-    fn start_realise(&self, context: &[ContextElem]) -> Started<Vec<(String, String)>> {
+    fn start_realise<'a>(&'a self, context: &[ContextElem]) -> Started<'a, Vec<(String, String)>> {
         Started::Done(self.realise(context))
     }
 
     /// Starts [`EvalIo::fetch`], as [`EvalIo::start_realise`] does with builds.
-    fn start_fetch(&self, request: &FetchRequest) -> Started<Fetched> {
+    fn start_fetch<'a>(&'a self, request: &FetchRequest) -> Started<'a, Fetched> {
         Started::Done(self.fetch(request))
     }
 
     /// Blocks until an answer has come since the last call, or one that had come before was not asked for yet. May
     /// return early. Called only while something is on its way and nothing else is left to do.
-    fn wait_any(&self) {}
+    ///
+    /// # Errors
+    /// When no answer can be waited for any more; whatever waits for one fails with this.
+    fn wait_any(&self) -> Result<(), IoError> {
+        Ok(())
+    }
 
     /// A path for a search path entry that is a URL or of a special scheme; `None` when it is neither.
     ///

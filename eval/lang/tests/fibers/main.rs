@@ -266,6 +266,19 @@ fn a_shared_failure_is_met_once() {
 }
 
 #[test]
+fn a_world_that_gives_up_fails_whoever_waits() {
+    let text = expr(r#"[ (ifd "a" "1") (ifd "b" "2") (ifd "c" "3") (builtins.trace "done" 4) ]"#);
+    for waits in 0..3 {
+        let world = World::new(Answers::GivesUpAfter(waits));
+        let error = world.eval(&text, Format::Nix).expect_err("no answer");
+        assert!(error.contains("nobody answers any more"), "{error}");
+        assert!(error.contains(&format!("index {waits}")), "{error}");
+    }
+    let world = World::new(Answers::GivesUpAfter(3));
+    assert_eq!(world.eval(&text, Format::Nix).as_deref(), Ok("[ 1 2 3 4 ]"));
+}
+
+#[test]
 fn cyclic_structures_are_walked_once() {
     for text in [
         r#"let r = { a = ifd "a" "1"; b = { up = r; x = ifd "b" "2"; }; c = r.b; }; in builtins.deepSeq r r.b.x"#,

@@ -23,6 +23,8 @@ pub enum Answers {
     Together(usize),
     /// One at a time, in an order made from this number.
     Shuffled(u64),
+    /// One at a time, in the order asked for; after this many, never again.
+    GivesUpAfter(usize),
 }
 
 /// The world of a test: a derivation's output holds its `text`, unless that begins with `fail`.
@@ -41,6 +43,7 @@ struct State {
     /// The most asks on their way at one time.
     most: Cell<usize>,
     random: Cell<u64>,
+    waits: Cell<usize>,
 }
 
 struct Ask {
@@ -291,7 +294,7 @@ impl EvalIo for World {
         Ok(Vec::new())
     }
 
-    fn start_realise(&self, context: &[ContextElem]) -> Started<Rewrites> {
+    fn start_realise<'a>(&'a self, context: &[ContextElem]) -> Started<'a, Rewrites> {
         if self.answers == Answers::Blocking {
             return Started::Done(self.realise(context));
         }
@@ -303,7 +306,7 @@ impl EvalIo for World {
         self.memory.fetch(request)
     }
 
-    fn start_fetch(&self, request: &FetchRequest) -> Started<Fetched> {
+    fn start_fetch<'a>(&'a self, request: &FetchRequest) -> Started<'a, Fetched> {
         match request {
             FetchRequest::Url { name, .. } => {
                 let path = self.state.ask(name.clone(), Vec::new());
@@ -313,9 +316,17 @@ impl EvalIo for World {
         }
     }
 
-    fn wait_any(&self) {
+    fn wait_any(&self) -> Result<(), IoError> {
         let open = self.state.open();
         assert!(!open.is_empty(), "it waits, but nothing is on its way");
+        self.state.waits.set(self.state.waits.get() + 1);
+        if let Answers::GivesUpAfter(waits) = self.answers
+            && self.state.waits.get() > waits
+        {
+            return Err(IoError::Unsupported {
+                what: "nobody answers any more".to_owned(),
+            });
+        }
         match self.answers {
             Answers::Together(count) if open.len() < count => {
                 for id in &open {
@@ -328,7 +339,9 @@ impl EvalIo for World {
                 let id = open[self.state.random(open.len())];
                 self.state.finish(id, Ok(()));
             }
+            Answers::GivesUpAfter(_) => self.state.finish(open[0], Ok(())),
         }
+        Ok(())
     }
 
     fn notice(&self, notice: Notice) {

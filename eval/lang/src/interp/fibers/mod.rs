@@ -21,12 +21,14 @@ pub(super) mod schedule;
 pub(super) mod switch;
 pub(crate) mod wide;
 
+use std::rc::Rc;
+
 use crate::error::{ErrorKind, EvalError, R};
 use crate::heap::stack::Stack;
 use crate::heap::thunk::{FiberId, Thunk};
 use crate::heap::value::Value;
 use crate::interp::Interp;
-use crate::io::{FetchRequest, Fetched, Pending, Started};
+use crate::io::{FetchRequest, Fetched, IoError, Pending, Started};
 use crate::pos::Pos;
 use switch::{FiberStack, Parked, Parker};
 use wide::{Outcome, Wide};
@@ -208,18 +210,18 @@ impl Interp {
         &mut self,
         elems: &[crate::heap::context::ContextElem],
     ) -> R<Vec<(String, String)>> {
-        let started = self.io.start_realise(elems);
-        self.answer(started)
+        let io = Rc::clone(&self.io);
+        self.answer(io.start_realise(elems))
     }
 
     /// Fetches something.
     pub(crate) fn fetch(&mut self, request: &FetchRequest) -> R<Fetched> {
-        let started = self.io.start_fetch(request);
-        self.answer(started)
+        let io = Rc::clone(&self.io);
+        self.answer(io.start_fetch(request))
     }
 
     /// The answer of the world, waited for if need be.
-    fn answer<T>(&mut self, started: Started<T>) -> R<T> {
+    fn answer<T>(&mut self, started: Started<'_, T>) -> R<T> {
         let answer = match started {
             Started::Done(answer) => answer,
             Started::Pending(pending) => self.await_answer(pending)?,
@@ -228,7 +230,7 @@ impl Interp {
     }
 
     #[cold]
-    fn await_answer<T>(&mut self, mut pending: Box<dyn Pending<T>>) -> R<Result<T, crate::io::IoError>> {
+    fn await_answer<T>(&mut self, mut pending: Box<dyn Pending<T> + '_>) -> R<Result<T, IoError>> {
         loop {
             if let Some(answer) = pending.poll() {
                 return Ok(answer);

@@ -4,6 +4,8 @@
 //! over; they park back into it. Order of preference: fibers that are to end, those that can go on (in the order of one
 //! line of computation, so the first comes first), items that can be started, waiting for the world.
 
+use std::rc::Rc;
+
 use super::switch::{self, FiberStack};
 use super::wide::Wide;
 use super::{Context, FIRST, Fiber, Place, Wait};
@@ -60,8 +62,10 @@ impl Interp {
                     self.fail_first();
                     return;
                 }
-                std::rc::Rc::clone(&self.io).wait_any();
-                self.look_again();
+                match Rc::clone(&self.io).wait_any() {
+                    Ok(()) => self.look_again(),
+                    Err(error) => self.fail_waiting(&Self::io_error(&error)),
+                }
             }
         }
     }
@@ -99,6 +103,15 @@ impl Interp {
         self.fibers.looked = true;
         for fiber in &mut self.fibers.list {
             fiber.news |= matches!(fiber.wait, Some(Wait::World));
+        }
+    }
+
+    /// Fails everyone who waits for the world.
+    fn fail_waiting(&mut self, error: &EvalError) {
+        for fiber in &mut self.fibers.list {
+            if matches!(fiber.wait, Some(Wait::World)) {
+                fiber.failed = Some(Box::new(error.clone()));
+            }
         }
     }
 
