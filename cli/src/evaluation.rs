@@ -4,6 +4,7 @@
 
 mod far;
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -13,13 +14,14 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use igloo_eval::io::Notice;
 use igloo_eval::{EvalIo, Evaluation, Origin, Root};
-use igloo_evaluator::run::{failed, run};
+use igloo_evaluator::run::{Threads, failed, run};
 use igloo_evaluator::settings::{self, Configuration, Machine, configure};
 use igloo_evaluator::{EvaluateError, EvaluateEvent, EvaluateRequest, Input, Output};
 use igloo_status::Code;
+use igloo_store::Store;
 use igloo_store_io::fetch::{HttpOptions, TrustedRoots};
-use igloo_store_io::{FetchLimits, StoreIo, UrlFetcher, Writes};
-use tokio::runtime::Runtime;
+use igloo_store_io::{FetchLimits, Shared, StoreIo, UrlFetcher, Writes};
+use tokio::runtime::{Handle, Runtime};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -73,10 +75,29 @@ pub fn evaluate(
     let show_trace = world.configuration.settings.show_trace;
     let mut evaluation = world.evaluation();
     let mut failure = None;
-    let result = run(&mut evaluation, &*world.io, &asked, show_trace, &mut |event| {
-        failure = tell(event).err();
-        failure.is_none()
-    });
+    let (parts, configuration) = (&world.parts, &world.configuration);
+    let threads = Threads {
+        count: configuration.threads,
+        open: &|| {
+            let io: Rc<dyn EvalIo> = Rc::new(parts.world(configuration));
+            (
+                Evaluation::new(configuration.settings.clone(), Rc::clone(&io)),
+                io,
+            )
+        },
+        close: &std::mem::forget,
+    };
+    let result = run(
+        &mut evaluation,
+        &*world.io,
+        &asked,
+        show_trace,
+        Some(threads),
+        &mut |event| {
+            failure = tell(event).err();
+            failure.is_none()
+        },
+    );
     let flushed = world.io.flush();
     // the process ends soon: giving every block back would only cost time
     let _ = std::mem::ManuallyDrop::new(evaluation);
@@ -226,6 +247,7 @@ pub struct World {
     pub configuration: Configuration,
     /// The world.
     pub io: Rc<StoreIo>,
+    parts: Parts,
     /// Serves the store while it lives.
     _runtime: Runtime,
 }
@@ -246,20 +268,18 @@ impl World {
             .map_err(|error| {
                 Failure::new(anyhow::Error::new(error).context("cannot start worker threads"))
             })?;
-        let store = stores::lazy(context, writes)?;
-        let environment = request.environment.clone();
-        let io = StoreIo::new(store, runtime.handle().clone())
-            .with_writes(writes)
-            .with_rules(configuration.files.clone())
-            .with_uris(configuration.uris.clone())
-            .with_env(Box::new(move |name| {
-                environment.get(name).map(|value| value.to_vec())
-            }))
-            .with_notices(Box::new(print_notice))
-            .with_fetcher(Arc::new(fetcher()), FetchLimits::default());
+        let parts = Parts {
+            store: stores::lazy(context, writes)?,
+            runtime: runtime.handle().clone(),
+            writes,
+            environment: Arc::new(request.environment.clone()),
+            fetcher: Arc::new(fetcher()),
+            shared: Shared::default(),
+        };
         Ok(Self {
+            io: Rc::new(parts.world(&configuration)),
             configuration,
-            io: Rc::new(io),
+            parts,
             _runtime: runtime,
         })
     }
@@ -268,6 +288,34 @@ impl World {
     pub fn evaluation(&self) -> Evaluation {
         let io: Rc<dyn EvalIo> = Rc::<StoreIo>::clone(&self.io);
         Evaluation::new(self.configuration.settings.clone(), io)
+    }
+}
+
+/// What worlds of one evaluation are made of, on whatever thread.
+struct Parts {
+    store: Store,
+    runtime: Handle,
+    writes: Writes,
+    environment: Arc<BTreeMap<Bytes, Bytes>>,
+    fetcher: Arc<UrlFetcher>,
+    shared: Shared,
+}
+
+impl Parts {
+    /// A world for the thread that calls.
+    fn world(&self, configuration: &Configuration) -> StoreIo {
+        let environment = Arc::clone(&self.environment);
+        let fetcher = Arc::<UrlFetcher>::clone(&self.fetcher);
+        StoreIo::new(self.store.clone(), self.runtime.clone())
+            .with_writes(self.writes)
+            .with_rules(configuration.files.clone())
+            .with_uris(configuration.uris.clone())
+            .with_env(Box::new(move |name| {
+                environment.get(name).map(|value| value.to_vec())
+            }))
+            .with_notices(Box::new(print_notice))
+            .with_fetcher(fetcher, FetchLimits::default())
+            .beside(&self.shared)
     }
 }
 
@@ -284,6 +332,7 @@ pub fn machine() -> Machine {
     Machine {
         system: format!("{}-{os}", std::env::consts::ARCH),
         seconds: now.ok().and_then(|now| i64::try_from(now.as_secs()).ok()),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
     }
 }
 

@@ -283,6 +283,7 @@ pub const SETTINGS: &[Setting] = &[
         "igloo's sets have other layers",
     ),
     nothing("eval-cache", Kind::Switch, FLAKES),
+    row("eval-cores", Act::Evaluation(Kind::Number)),
     nothing("eval-profile-file", Kind::Text, LATER),
     nothing("eval-profiler", Kind::Text, LATER),
     nothing("eval-profiler-frequency", Kind::Number, LATER),

@@ -38,6 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let machine = || Machine {
         system: SYSTEM.into(),
         seconds: None,
+        cores: 0,
     };
     config.evaluator = Some(Arc::new(LocalEvaluator::new(store, runtime, Arc::new(machine))));
     let coordinator = LocalCoordinator::open(config).await?;

@@ -3,6 +3,10 @@
 //! Source text is parsed ([`syntax`]), its names are resolved ([`code`]), and it is run ([`interp`]) over values in one
 //! heap ([`heap`]). The world is one trait, [`EvalIo`]; the crate has no runtime, clock or environment of its own.
 //!
+//! An evaluation stays on its thread: the table of names, shapes, contexts, the file cache and compiled code are its own and
+//! not locked. Inside it, what waits for builds and fetches does so side by side (`interp::fibers`); several attributes can
+//! be given to several threads, each with an evaluation of its own ([`ask_on_threads`]).
+//!
 //! Compatible with Nix 2.34: all builtins, string contexts, error classes and texts, printing of numbers and strings.
 
 mod builtins;
@@ -25,6 +29,7 @@ mod symbol;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 pub use builtins::documentation as builtin_documentation;
 pub use derivations::FoundDerivation;
@@ -37,3 +42,4 @@ pub use pos::{Location, Origin};
 pub use print::{PromptDepth, PromptStyle};
 pub use session::{Attributes, Documentation, Input, InputState, Scope, attribute_name, input_state};
 pub use settings::{Features, LintLevel, ParseSettings, Purity, Settings};
+pub use threads::{Ready, ask_on_threads};

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::num::{to_u32, to_usize};
 
@@ -28,7 +29,7 @@ impl Pos {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A file, by absolute path.
-    File(Rc<[u8]>),
+    File(Arc<[u8]>),
     /// A file inside the evaluator, which `unsafeGetAttrPos` and traces do not show.
     Internal(&'static str),
     /// Text given by the caller (`-E`).

@@ -41,7 +41,7 @@ pub struct EvaluateIo {
 pub struct EvaluateReport {
     /// From start to end.
     pub elapsed: Duration,
-    /// Time its thread was running.
+    /// Time its threads were running.
     pub cpu: Duration,
     /// Memory for values, bytes.
     pub heap_bytes: u64,

@@ -1,6 +1,6 @@
 //! [`LocalEvaluator`]: evaluations on threads of this process.
 //!
-//! Every evaluation has a plain thread of its own, which waits for the disk, for fetches and for builds; the caller's
+//! Every evaluation has a plain thread of its own, and more where its settings ask for them, which waits for the disk, for fetches and for builds; the caller's
 //! runtime serves the store. All that happens goes through one queue, behind what was made before it: events come in the
 //! order in which the evaluation made them, whatever the disk does.
 //!
@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use igloo_eval::io::Notice;
 use igloo_eval::{EvalIo, Evaluation, Settings};
 use igloo_store::Store;
-use igloo_store_io::{DerivationSink, FetchLimits, Fetcher, FlushError, HostStore, StoreIo};
+use igloo_store_io::{DerivationSink, FetchLimits, Fetcher, FlushError, HostStore, Shared, StoreIo};
 use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
 use tokio::runtime::Handle;
@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::evaluator::{EvaluateError, EvaluateIo, EvaluateReport, Evaluator};
 use crate::event::EvaluateEvent;
 use crate::request::EvaluateRequest;
-use crate::run::run;
+use crate::run::{Threads, run};
 use crate::settings::{Configuration, Machine, configure};
 
 /// Facts of the machine, asked for by every evaluation.
@@ -169,29 +169,45 @@ impl Job {
             interrupt: Arc::clone(&self.interrupt),
             ..configuration.settings.clone()
         };
-        let io = self.world(&configuration, &events);
+        let shared = Shared::default();
+        let io = self.world(&configuration, &events, &shared);
         for warning in warnings {
             io.notice(Notice::Warning(warning));
         }
         let world: Rc<dyn EvalIo> = Rc::<StoreIo>::clone(&io);
-        let mut evaluation = Evaluation::new(settings, world);
-        let result = run(&mut evaluation, &*io, request, show_trace, &mut |event| {
-            events.say(&io, event)
-        });
+        let mut evaluation = Evaluation::new(settings.clone(), world);
+        let used = Used::default();
+        let threads = Threads {
+            count: configuration.threads,
+            open: &|| {
+                let io: Rc<dyn EvalIo> = self.world(&configuration, &events, &shared);
+                (Evaluation::new(settings.clone(), Rc::clone(&io)), io)
+            },
+            close: &|evaluation| used.add(&evaluation),
+        };
+        let result = run(
+            &mut evaluation,
+            &*io,
+            request,
+            show_trace,
+            Some(threads),
+            &mut |event| events.say(&io, event),
+        );
         // what a failed evaluation made stays, and was told
         let flushed = io.flush();
         flushed.map_err(|error| store_failed(&error))?;
         result?;
+        used.add(&evaluation);
         Ok(EvaluateReport {
             elapsed: start.elapsed(),
-            cpu: thread_time(),
-            heap_bytes: evaluation.reserved_bytes() as u64,
+            cpu: Duration::from_nanos(used.cpu_nanos.load(Ordering::Relaxed)),
+            heap_bytes: used.heap_bytes.load(Ordering::Relaxed),
             derivations: events.derivations.load(Ordering::Relaxed),
         })
     }
 
     /// The world, and in it a way for what the expression says.
-    fn world(&self, configuration: &Configuration, events: &Arc<Events>) -> Rc<StoreIo> {
+    fn world(&self, configuration: &Configuration, events: &Arc<Events>, shared: &Shared) -> Rc<StoreIo> {
         let evaluator = &self.evaluator;
         let own: Rc<OnceCell<Weak<StoreIo>>> = Rc::default();
         let (said, world) = (Arc::clone(events), Rc::clone(&own));
@@ -211,7 +227,8 @@ impl Job {
             .with_sink(Arc::<Events>::clone(events))
             .with_realiser(Arc::clone(&self.io.realiser))
             .with_host_store(evaluator.host_store)
-            .with_stop(self.stopped.clone());
+            .with_stop(self.stopped.clone())
+            .beside(shared);
         if let Some((fetcher, limits)) = &evaluator.fetcher {
             io = io.with_fetcher(Arc::clone(fetcher), limits.clone());
         }
@@ -225,6 +242,23 @@ fn store_failed(error: &FlushError) -> EvaluateError {
     EvaluateError::Store {
         code: error.code(),
         reason: error.to_string(),
+    }
+}
+
+/// What the threads of an evaluation used.
+#[derive(Default)]
+struct Used {
+    cpu_nanos: AtomicU64,
+    heap_bytes: AtomicU64,
+}
+
+impl Used {
+    /// Adds what this thread used, and its evaluation.
+    fn add(&self, evaluation: &Evaluation) {
+        let nanos = u64::try_from(thread_time().as_nanos()).unwrap_or(u64::MAX);
+        self.cpu_nanos.fetch_add(nanos, Ordering::Relaxed);
+        let bytes = evaluation.reserved_bytes() as u64;
+        self.heap_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

@@ -3,10 +3,14 @@
 //! Source: what `nix-instantiate` does with its inputs (`src/nix/nix-instantiate/nix-instantiate.cc`, `lookupFileArg`).
 
 use std::collections::BTreeSet;
+use std::num::NonZero;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
 use bytes::Bytes;
-use igloo_eval::{Answer, Error, EvalIo, Evaluation, FoundDerivation, Origin, Question, Root, Wanted};
+use igloo_eval::{
+    Answer, Error, EvalIo, Evaluation, FoundDerivation, Origin, Question, Ready, Root, Wanted, ask_on_threads,
+};
 use igloo_status::Code;
 use nix_compat::derivation::OutputName;
 
@@ -18,8 +22,19 @@ use crate::settings::absolute;
 /// Hears goals and printed values in order; ends the evaluation with false.
 pub type Tell<'a> = dyn FnMut(EvaluateEvent) -> bool + 'a;
 
+/// Further threads for an evaluation.
+#[derive(Clone, Copy)]
+pub struct Threads<'a> {
+    /// How many.
+    pub count: NonZero<usize>,
+    /// A fresh evaluation in the same world, for the thread that calls.
+    pub open: &'a (dyn Fn() -> (Evaluation, Rc<dyn EvalIo>) + Sync),
+    /// Takes it back there, when it is done.
+    pub close: &'a (dyn Fn(Evaluation) + Sync),
+}
+
 /// Evaluates what the request asks for in an evaluation that was made for it, and tells every goal and printed value as
-/// soon as it is known.
+/// soon as it is known. Several attributes are evaluated on `threads`, where there are several.
 ///
 /// # Errors
 /// [`EvaluateError::Failed`] with the whole text of what went wrong.
@@ -28,12 +43,14 @@ pub fn run(
     io: &dyn EvalIo,
     request: &EvaluateRequest,
     show_trace: bool,
+    threads: Option<Threads<'_>>,
     tell: &mut Tell<'_>,
 ) -> Result<(), EvaluateError> {
     let mut run = Run {
         evaluation,
         io,
         request,
+        threads: threads.filter(|threads| threads.count.get() > 1),
         tell,
     };
     match run.all() {
@@ -71,19 +88,24 @@ struct Run<'a, 't> {
     evaluation: &'a mut Evaluation,
     io: &'a dyn EvalIo,
     request: &'a EvaluateRequest,
+    threads: Option<Threads<'a>>,
     tell: &'a mut Tell<'t>,
 }
 
 impl Run<'_, '_> {
     fn all(&mut self) -> Result<(), Trouble> {
-        let arguments = self.arguments()?;
+        if let (Some(threads), [_, _, ..]) = (self.threads, self.request.attributes.as_slice()) {
+            let mut inputs = self.request.inputs.iter();
+            return inputs.try_for_each(|input| self.parts_on(threads, input));
+        }
+        let arguments = arguments(self.evaluation, self.request)?;
         let whole = [String::new()];
         let attributes = match self.request.attributes.as_slice() {
             [] => &whole[..],
             attributes => attributes,
         };
         for input in &self.request.inputs {
-            let root = self.input(input)?;
+            let root = root_of(self.evaluation, self.io, self.request, input)?;
             match attributes {
                 // goals are told as they are found in it
                 [attribute] => {
@@ -95,45 +117,6 @@ impl Run<'_, '_> {
             }
         }
         Ok(())
-    }
-
-    fn arguments(&mut self) -> Result<Vec<(String, Root)>, Trouble> {
-        let mut arguments = Vec::with_capacity(self.request.arguments.len());
-        for argument in &self.request.arguments {
-            arguments.push(match argument {
-                Argument::Expression(name, text) => {
-                    (name.clone(), self.evaluation.eval_text(text, Origin::String)?)
-                }
-                Argument::Text(name, text) => (name.clone(), self.evaluation.string(text.as_bytes())),
-            });
-        }
-        Ok(arguments)
-    }
-
-    fn input(&mut self, input: &Input) -> Result<Root, Trouble> {
-        let file = match input {
-            Input::Text(text) => return Ok(self.evaluation.eval_text(text, Origin::String)?),
-            Input::Stdin(text) => return Ok(self.evaluation.eval_text(text, Origin::Stdin)?),
-            Input::File(file) => file,
-        };
-        let name = file.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
-        let path = match name {
-            Some(name) => self.evaluation.look_up(name)?,
-            None => self.file(file)?,
-        };
-        Ok(self.evaluation.eval_file(&path)?)
-    }
-
-    /// A file of this machine, or what a URL gives.
-    fn file(&self, file: &str) -> Result<Vec<u8>, Trouble> {
-        let fetched = self.io.resolve_search_path(file).map_err(|error| {
-            Trouble::Other(EvaluateError::Failed {
-                text: format!("error: {error}"),
-                exit: EXIT_FAILED,
-                code: error.code(),
-            })
-        })?;
-        Ok(fetched.unwrap_or_else(|| absolute(&self.request.base_dir, file).into_bytes()))
     }
 
     fn part(&mut self, attribute: &str, value: Root, arguments: &[(String, Root)]) -> Result<(), Trouble> {
@@ -164,30 +147,111 @@ impl Run<'_, '_> {
         attributes: &[String],
         arguments: &[(String, Root)],
     ) -> Result<(), Trouble> {
-        let question = match self.request.output {
+        let question = self.question(!arguments.is_empty());
+        let mut told = Ok(());
+        let mut each = each(self.io, &mut *self.tell, attributes, &mut told);
+        self.evaluation
+            .ask(root, attributes, arguments, question, &mut each)?;
+        drop(each);
+        told
+    }
+
+    /// The same on several threads, each of which evaluates the input for itself.
+    fn parts_on(&mut self, threads: Threads<'_>, input: &Input) -> Result<(), Trouble> {
+        let request = self.request;
+        let question = self.question(!request.arguments.is_empty());
+        let start = || {
+            let (mut evaluation, io) = (threads.open)();
+            let args = arguments(&mut evaluation, request)?;
+            let root = root_of(&mut evaluation, &*io, request, input)?;
+            Ok::<_, Trouble>(Ready {
+                evaluation,
+                root,
+                args,
+            })
+        };
+        let end = |ready: Ready| (threads.close)(ready.evaluation);
+        let attributes = &request.attributes;
+        let mut told = Ok(());
+        let mut each = each(self.io, &mut *self.tell, attributes, &mut told);
+        ask_on_threads(threads.count, start, end, attributes, question, &mut each)?;
+        drop(each);
+        told
+    }
+
+    fn question(&self, has_arguments: bool) -> Question {
+        match self.request.output {
             Output::Goals => Question {
                 what: Wanted::Derivations,
                 call: true,
             },
             Output::Printed { format, strict } => Question {
                 what: Wanted::Text { format, strict },
-                call: !arguments.is_empty(),
+                call: has_arguments,
             },
-        };
-        let mut told = Ok(());
-        let (io, tell, mut names) = (self.io, &mut *self.tell, attributes.iter());
-        let mut each = |answer| {
-            let name = names.next().map_or("", String::as_str);
-            told = match answer {
-                Answer::Derivations(all) => all.iter().try_for_each(|found| tell_goal(io, tell, name, found)),
-                Answer::Text(text) => say(tell, EvaluateEvent::Printed(text.into())),
-            };
-            flow(&told)
-        };
-        self.evaluation
-            .ask(root, attributes, arguments, question, &mut each)?;
-        told
+        }
     }
+}
+
+/// Tells answers for `attributes`, in their order.
+fn each<'a>(
+    io: &'a dyn EvalIo,
+    tell: &'a mut Tell<'_>,
+    attributes: &'a [String],
+    told: &'a mut Result<(), Trouble>,
+) -> impl FnMut(Answer) -> ControlFlow<()> {
+    let mut names = attributes.iter();
+    move |answer| {
+        let name = names.next().map_or("", String::as_str);
+        *told = match answer {
+            Answer::Derivations(all) => all.iter().try_for_each(|found| tell_goal(io, tell, name, found)),
+            Answer::Text(text) => say(tell, EvaluateEvent::Printed(text.into())),
+        };
+        flow(told)
+    }
+}
+
+fn arguments(evaluation: &mut Evaluation, request: &EvaluateRequest) -> Result<Vec<(String, Root)>, Trouble> {
+    let mut arguments = Vec::with_capacity(request.arguments.len());
+    for argument in &request.arguments {
+        arguments.push(match argument {
+            Argument::Expression(name, text) => (name.clone(), evaluation.eval_text(text, Origin::String)?),
+            Argument::Text(name, text) => (name.clone(), evaluation.string(text.as_bytes())),
+        });
+    }
+    Ok(arguments)
+}
+
+/// The value of an input.
+fn root_of(
+    evaluation: &mut Evaluation,
+    io: &dyn EvalIo,
+    request: &EvaluateRequest,
+    input: &Input,
+) -> Result<Root, Trouble> {
+    let file = match input {
+        Input::Text(text) => return Ok(evaluation.eval_text(text, Origin::String)?),
+        Input::Stdin(text) => return Ok(evaluation.eval_text(text, Origin::Stdin)?),
+        Input::File(file) => file,
+    };
+    let name = file.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+    let path = match name {
+        Some(name) => evaluation.look_up(name)?,
+        None => place_of(io, request, file)?,
+    };
+    Ok(evaluation.eval_file(&path)?)
+}
+
+/// A file of this machine, or what a URL gives.
+fn place_of(io: &dyn EvalIo, request: &EvaluateRequest, file: &str) -> Result<Vec<u8>, Trouble> {
+    let fetched = io.resolve_search_path(file).map_err(|error| {
+        Trouble::Other(EvaluateError::Failed {
+            text: format!("error: {error}"),
+            exit: EXIT_FAILED,
+            code: error.code(),
+        })
+    })?;
+    Ok(fetched.unwrap_or_else(|| absolute(&request.base_dir, file).into_bytes()))
 }
 
 fn flow(told: &Result<(), Trouble>) -> ControlFlow<()> {

@@ -7,11 +7,16 @@
 //!
 //! Source: Nix 2.34, `nix config show` and what `nix-instantiate` says of wrong settings, recorded.
 
+use std::num::NonZero;
+
 use igloo_eval::io::AccessRules;
 use igloo_eval::{LintLevel, Purity, Settings};
 use igloo_store_io::UriRules;
 
 mod names;
+
+/// Threads that an evaluation may have.
+const THREADS_MAX: usize = 256;
 
 /// What an evaluation gets from settings.
 #[derive(Clone, Debug)]
@@ -22,6 +27,8 @@ pub struct Configuration {
     pub files: AccessRules,
     /// What may be fetched.
     pub uris: UriRules,
+    /// Threads that several attributes are evaluated on (`eval-cores`).
+    pub threads: NonZero<usize>,
     /// What is to be said about the settings, one line each, with `warning: ` in front.
     pub warnings: Vec<String>,
 }
@@ -33,6 +40,8 @@ pub struct Machine {
     pub system: String,
     /// `builtins.currentTime`, seconds since 1970.
     pub seconds: Option<i64>,
+    /// Processors, for `eval-cores = 0`; 0 where nobody knows.
+    pub cores: usize,
 }
 
 /// Sets one thing; false where the value cannot be.
@@ -44,6 +53,7 @@ struct Draft {
     settings: Settings,
     eval_system: Option<String>,
     allowed_uris: Vec<String>,
+    eval_cores: usize,
     warnings: Vec<String>,
 }
 
@@ -58,6 +68,12 @@ const SETTINGS: &[(&str, Kind, Set)] = &[
     ("allowed-uris", Kind::Other, |draft, value| {
         draft.allowed_uris = words(value);
         true
+    }),
+    // ours: Nix 2.34 has no such setting
+    ("eval-cores", Kind::Number, |draft, value| {
+        let cores = value.parse().ok().filter(|cores| *cores <= THREADS_MAX);
+        draft.eval_cores = cores.unwrap_or(draft.eval_cores);
+        cores.is_some()
     }),
     ("eval-system", Kind::Other, |draft, value| {
         draft.eval_system = Some(value.to_owned()).filter(|system| !system.is_empty());
@@ -132,6 +148,7 @@ pub fn configure(
         },
         eval_system: None,
         allowed_uris: Vec::new(),
+        eval_cores: 1,
         warnings: Vec::new(),
     };
     for (name, value) in options {
@@ -141,6 +158,7 @@ pub fn configure(
         mut settings,
         eval_system,
         allowed_uris,
+        eval_cores,
         warnings,
     } = draft;
     settings.current_system = eval_system.or(settings.current_system);
@@ -152,6 +170,12 @@ pub fn configure(
         settings,
         files: AccessRules::All,
         uris,
+        threads: NonZero::new(if eval_cores == 0 {
+            machine.cores
+        } else {
+            eval_cores
+        })
+        .unwrap_or(NonZero::<usize>::MIN),
         warnings,
     }
 }

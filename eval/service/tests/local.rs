@@ -48,6 +48,64 @@ async fn derivations_come_before_what_needs_them() {
     assert_eq!(assert_whole(&store).await, 3);
 }
 
+/// On several threads: the same goals and values in the same order, the same first error, and each derivation told once,
+/// after all it refers to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_say_what_one_thread_says() {
+    let set = r#"let
+        d = n: derivation { name = "d${toString n}"; system = "s"; builder = "b"; input = if n == 0 then "" else d (n - 1); };
+      in { a = d 30; b = { n }: d (20 + n); c = d 10; e = throw "first"; f = throw "second"; }"#;
+    let orders: [&[&str]; 4] = [
+        &["a", "b", "c", "a"],
+        &["c", "e", "a", "f"],
+        &["a", "nothing"],
+        &["f", "e"],
+    ];
+    for (make, order) in [goals as fn(&str) -> EvaluateRequest, json]
+        .iter()
+        .flat_map(|make| orders.map(|order| (make, order)))
+    {
+        let mut ends = Vec::new();
+        for threads in ["1", "2", "3"] {
+            let store = memory_store();
+            let request = EvaluateRequest {
+                attributes: order.iter().map(|name| (*name).to_owned()).collect(),
+                arguments: vec![Argument::Expression("n".to_owned(), Bytes::from_static(b"5"))],
+                options: vec![("eval-cores".to_owned(), threads.to_owned())],
+                ..make(set)
+            };
+            let (result, events) = evaluate(&local(&store), request, Arc::new(Nobody)).await;
+            let mut told = std::collections::BTreeSet::new();
+            for event in &events {
+                match event {
+                    EvaluateEvent::Derivation { path, derivation } => {
+                        assert!(derivation.references().is_subset(&told));
+                        assert!(told.insert(path.clone()), "{path} is told twice");
+                    }
+                    EvaluateEvent::Goal(goal) => assert!(told.contains(&goal.drv)),
+                    EvaluateEvent::Printed(_) | EvaluateEvent::Notice(_) => {}
+                }
+            }
+            assert_eq!(assert_whole(&store).await, told.len());
+            let (failed, end) = match result {
+                Ok(report) => (false, report.derivations.to_string()),
+                Err(error) => (true, error.to_string()),
+            };
+            // others may be further when one fails
+            let told = if failed {
+                Vec::new()
+            } else {
+                told.into_iter().collect()
+            };
+            let mut said = lines(&events);
+            said.retain(|line| !line.starts_with("derivation "));
+            ends.push((end, said, told));
+        }
+        assert_eq!(ends[0], ends[1], "{order:?}");
+        assert_eq!(ends[0], ends[2], "{order:?}");
+    }
+}
+
 /// Recorded from `nix-instantiate` 2.34: which parts of a value count as derivations, and in what order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn goals_are_those_of_nix_instantiate() {

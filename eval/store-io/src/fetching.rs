@@ -14,7 +14,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use igloo_castore::node::Node;
 use igloo_eval::io::{FetchAttr, FetchRequest, Fetched, IoError, Pending, Started};
 use igloo_status::Code;
 use nix_compat::content_address::ContentAddressMethod;
@@ -26,6 +25,7 @@ use crate::dependencies::DependencyKey;
 use crate::error::chain;
 use crate::fetch::{FetchError, Transfer, file_path, utc_digits};
 use crate::import::{Tree, address, store_name};
+use crate::shared::{self, TransferKey};
 use crate::store_io::StoreIo;
 use crate::view::Place;
 
@@ -41,11 +41,10 @@ pub(crate) struct Got {
     last_modified: Option<u64>,
 }
 
-/// Fetches on their way, by URL, name, whether they are unpacked, and hash.
-pub(crate) type Transfers = HashMap<(String, String, bool, Option<NixHash>), Task<Transferred>>;
+/// Fetches on their way.
+pub(crate) type Transfers = HashMap<TransferKey, Task<Transferred>>;
 
-/// The node fetched, the hash of the file if it is one, and the time of an archive's newest entry.
-type Transferred = Result<(Node, Option<NixHash>, Option<u64>), FetchError>;
+type Transferred = Result<shared::Got, FetchError>;
 
 struct Wish<'a> {
     url: &'a str,
@@ -271,7 +270,8 @@ impl StoreIo {
         let key = (wish.url.to_owned(), wish.name.to_owned(), wish.unpack, wish.hash);
         let mut transfers = self.transfers.borrow_mut();
         let Some(task) = transfers.get_mut(&key) else {
-            transfers.insert(key, self.start_transfer(wish)?);
+            let task = self.start_transfer(wish, key.clone())?;
+            transfers.insert(key, task);
             return Ok(None);
         };
         let Some(answer) = task.poll() else {
@@ -285,7 +285,7 @@ impl StoreIo {
         Ok(Some((tree, hash, last_modified)))
     }
 
-    fn start_transfer(&self, wish: &Wish<'_>) -> Result<Task<Transferred>, IoError> {
+    fn start_transfer(&self, wish: &Wish<'_>, key: TransferKey) -> Result<Task<Transferred>, IoError> {
         let Some(fetcher) = &self.fetcher else {
             return Err(IoError::Unsupported {
                 what: format!(
@@ -298,7 +298,7 @@ impl StoreIo {
         let (fetcher, limits) = (Arc::clone(fetcher), self.fetch_limits.clone());
         let (url, unpack) = (wish.url.to_owned(), wish.unpack);
         let algo = wish.hash.map_or(HashAlgo::Sha256, |hash| hash.algo());
-        let work = move || -> Transferred {
+        let fetch = move || -> Transferred {
             let transfer = Transfer {
                 castore: &castore,
                 runtime: &runtime,
@@ -312,6 +312,8 @@ impl StoreIo {
             let (node, hash) = transfer.file(&url, algo)?;
             Ok((node, Some(hash), None))
         };
+        let shared = self.shared.clone();
+        let work = move || shared.fetched(key, fetch);
         let thread = self.bell.spawn_thread("igloo-fetch", work);
         thread.map_err(|source| IoError::System {
             path: wish.url.to_owned(),

@@ -10,6 +10,7 @@
 //! - `view`: store objects as files; `access`: what may be read; `registrar`: how things get registered without the
 //!   evaluation waiting for the disk, and [`DerivationSink`], which hears of derivations in order;
 //! - [`fetch`]: [`fetch::Fetcher`] (HTTP, HTTPS and files), decoding and unpacking of archives;
+//! - `shared`: what several threads of one evaluation have in common;
 //! - [`dependencies`]: what an evaluation looked at, with digests, for a cache.
 //!
 //! The crate reads no environment, clock or configuration of its own.
@@ -25,6 +26,7 @@ mod import;
 mod realise;
 mod realiser;
 mod registrar;
+mod shared;
 pub mod store_io;
 mod view;
 
@@ -33,4 +35,5 @@ pub use dependencies::{Dependency, DependencyKey};
 pub use fetch::{FetchLimits, Fetcher, UrlFetcher};
 pub use realiser::{RealiseError, RealisedOutput, Realiser, Wanted};
 pub use registrar::{DerivationSink, FlushError};
+pub use shared::Shared;
 pub use store_io::{HostStore, StoreIo, Writes};

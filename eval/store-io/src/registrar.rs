@@ -5,10 +5,11 @@
 //!
 //! Invariants
 //! - everything is registered in the order it was given, or together with what came before it;
-//! - the sink hears of a derivation after it is registered, and of all in the order given;
+//! - the sink hears of a derivation after it is registered, once, and of all in the order given;
 //! - after the first failure nothing more is registered, and every later call says so;
 //! - at most [`QUEUE_MAX`] things wait; then the evaluation does.
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -26,7 +27,7 @@ use nix_compat::content_address::{ContentAddress, ContentAddressError, ContentAd
 use nix_compat::derivation::Derivation;
 use nix_compat::hash::{HashAlgo, NixHash};
 use nix_compat::nar::WriteNarError;
-use nix_compat::store_path::{ComputePathError, StoreDir, StorePath};
+use nix_compat::store_path::{ComputePathError, DIGEST_LEN, StoreDir, StorePath};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{chain, store_error};
@@ -157,10 +158,12 @@ async fn run(
     failed: Arc<OnceLock<Arc<RegisterError>>>,
 ) {
     let mut batch = Vec::new();
+    // several threads of one evaluation may make the same
+    let mut told = HashSet::new();
     while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
         if failed.get().is_none() {
             match write(&store, &batch).await {
-                Ok(()) => tell(&*sink, &batch).await,
+                Ok(()) => tell(&*sink, &batch, &mut told).await,
                 Err(error) => drop(failed.set(Arc::new(error))),
             }
         }
@@ -173,10 +176,14 @@ async fn run(
     }
 }
 
-async fn tell(sink: &dyn DerivationSink, batch: &[Job]) {
+async fn tell(sink: &dyn DerivationSink, batch: &[Job], told: &mut HashSet<[u8; DIGEST_LEN]>) {
     for job in batch {
         match job {
-            Job::Derivation(path, derivation, _) => sink.derivation(path, derivation).await,
+            Job::Derivation(path, derivation, _) => {
+                if told.insert(*path.digest()) {
+                    sink.derivation(path, derivation).await;
+                }
+            }
             Job::Mark => sink.mark().await,
             Job::Register(_) | Job::Barrier(_) => {}
         }
@@ -185,6 +192,7 @@ async fn tell(sink: &dyn DerivationSink, batch: &[Job]) {
 
 async fn write(store: &Store, batch: &[Job]) -> Result<(), RegisterError> {
     let mut infos = Vec::with_capacity(batch.len());
+    let mut seen = HashSet::with_capacity(batch.len());
     for job in batch {
         let path = match job {
             Job::Register(info) => &info.path,
@@ -192,7 +200,7 @@ async fn write(store: &Store, batch: &[Job]) -> Result<(), RegisterError> {
             Job::Mark | Job::Barrier(_) => continue,
         };
         // what an earlier evaluation wrote costs one look-up
-        if store.path_infos.get(path).await?.is_some() {
+        if !seen.insert(path) || store.path_infos.get(path).await?.is_some() {
             continue;
         }
         infos.push(match job {

@@ -8,7 +8,7 @@
 //! - [`StoreIo::flush`] returns only when everything made is registered and durable;
 //! - nothing is read that the rules forbid, whichever way a symlink leads.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -34,6 +34,7 @@ use crate::fetching::{FetchMemo, Transfers};
 use crate::import::{ImportMemo, store_name};
 use crate::realiser::Realiser;
 use crate::registrar::{DerivationSink, FlushError, Registrar, text_info, text_path};
+use crate::shared::Shared;
 use crate::view::{Runtime, View};
 
 /// Environment variables, asked by name: the caller decides what they are.
@@ -77,7 +78,7 @@ pub struct StoreIo {
     pub(crate) writes: Writes,
     /// Links of derivations whose paths were only computed.
     computed: RefCell<HashMap<StorePath, DerivationLinks>>,
-    registrar: OnceCell<Registrar>,
+    pub(crate) shared: Shared,
     sink: Arc<dyn DerivationSink>,
     /// Derivations of this evaluation that may not be registered yet.
     pending: RefCell<HashSet<StorePath>>,
@@ -115,7 +116,7 @@ impl StoreIo {
             host_store: HostStore::default(),
             writes: Writes::default(),
             computed: RefCell::default(),
-            registrar: OnceCell::new(),
+            shared: Shared::default(),
             sink: Arc::new(()),
             pending: RefCell::default(),
             derivations: RefCell::default(),
@@ -195,6 +196,14 @@ impl StoreIo {
         self
     }
 
+    /// Makes this a world of the same evaluation as others, on other threads, that were given the same. They must be over
+    /// the same store, and have the same sink and the same stop.
+    #[must_use]
+    pub fn beside(mut self, shared: &Shared) -> Self {
+        self.shared = shared.clone();
+        self
+    }
+
     /// Keeps a list of what the evaluation looks at.
     #[must_use]
     pub fn with_dependencies(mut self) -> Self {
@@ -215,7 +224,7 @@ impl StoreIo {
     /// # Errors
     /// The first thing that could not be registered; nothing made after it is registered.
     pub fn flush(&self) -> Result<(), FlushError> {
-        let Some(registrar) = self.registrar.get() else {
+        let Some(registrar) = self.shared.registrar.get() else {
             return Ok(());
         };
         self.flush_made()
@@ -231,7 +240,7 @@ impl StoreIo {
     }
 
     pub(crate) fn flush_made(&self) -> Result<(), IoError> {
-        if let Some(registrar) = self.registrar.get() {
+        if let Some(registrar) = self.shared.registrar.get() {
             registrar.flush()?;
         }
         self.pending.borrow_mut().clear();
@@ -248,7 +257,7 @@ impl StoreIo {
 
     fn registrar(&self) -> &Registrar {
         let view = &self.view;
-        self.registrar.get_or_init(|| {
+        self.shared.registrar.get_or_init(|| {
             Registrar::start(view.runtime.clone(), view.store.clone(), Arc::clone(&self.sink))
         })
     }

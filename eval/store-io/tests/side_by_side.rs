@@ -10,9 +10,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use common::{FakeBuilds, json, memory_store, runtime};
+use common::{FakeBuilds, Heard, json, memory_store, records, runtime};
 use igloo_store_io::fetch::FetchError;
-use igloo_store_io::{FetchLimits, Fetcher, RealiseError, RealisedOutput, Realiser, StoreIo, Wanted};
+use igloo_store_io::{FetchLimits, Fetcher, RealiseError, RealisedOutput, Realiser, Shared, StoreIo, Wanted};
 use tokio::sync::Notify;
 
 /// Longer than anything here takes; then the test fails instead of hanging.
@@ -180,4 +180,39 @@ fn a_search_path_entry_is_fetched_while_others_are_on_their_way() {
         eval(&Rc::new(io), expression),
         Ok(r#"["http://h/a",false,"http://h/b"]"#.into())
     );
+}
+
+/// "A derivation that several of them make is registered, and told, once, behind all it refers to"; "without a hash, one URL
+/// gives the same to all of them; while one fetches it, the others wait."
+#[test]
+fn threads_of_one_evaluation_share_what_they_make() {
+    let runtime = runtime();
+    let store = memory_store("/nix/store");
+    let (gate, heard, shared) = (Gate::new(1), Arc::new(Heard::default()), Shared::default());
+    let text = r#"let
+        d = n: derivation { name = "d${toString n}"; system = "s"; builder = "b"; input = if n == 0 then "" else d (n - 1); };
+      in "${d 40}${builtins.readFile (builtins.fetchurl "http://h/a")}""#;
+    let both = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let fetcher = Arc::<Gate>::clone(&gate);
+                let io = StoreIo::new(store.clone(), runtime.handle().clone())
+                    .with_fetcher(fetcher, FetchLimits::default())
+                    .with_sink(Arc::<Heard>::clone(&heard))
+                    .beside(&shared);
+                let io = Rc::new(io);
+                both.wait();
+                let value = json(&io, "/", text).map_err(|error| error.render(false));
+                assert!(value.unwrap().ends_with("-d40http://h/a\""));
+                io.flush().unwrap();
+            });
+        }
+    });
+    assert_eq!(gate.opened.load(Ordering::SeqCst), 1);
+    let heard = heard.0.lock().unwrap();
+    let names: Vec<_> = heard.iter().map(|(path, _)| path.name().to_string()).collect();
+    assert_eq!(names, (0..=40).map(|n| format!("d{n}.drv")).collect::<Vec<_>>());
+    // and each is there
+    assert!(records(&runtime, &store).len() > 41);
 }

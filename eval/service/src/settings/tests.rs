@@ -9,6 +9,7 @@ fn configured(options: &[(&str, &str)]) -> Configuration {
     let machine = Machine {
         system: "x86_64-linux".to_owned(),
         seconds: Some(7),
+        cores: 3,
     };
     configure(&machine, &pairs(options), &[])
 }
@@ -16,12 +17,25 @@ fn configured(options: &[(&str, &str)]) -> Configuration {
 #[test]
 fn settings_are_sorted_and_known_once() {
     assert!(SETTINGS.is_sorted_by(|(a, ..), (b, ..)| a < b));
-    let unknown = SETTINGS.iter().find(|(name, ..)| !names::is_known(name));
+    let mut not_ours = SETTINGS.iter().filter(|(name, ..)| *name != "eval-cores");
+    let unknown = not_ours.find(|(name, ..)| !names::is_known(name));
     assert!(
         unknown.is_none(),
         "not a setting of Nix: {:?}",
         unknown.map(|(name, ..)| name)
     );
+}
+
+#[test]
+fn threads_are_counted() {
+    let threads = |value| configured(&[("eval-cores", value)]).threads.get();
+    assert_eq!(configured(&[]).threads.get(), 1);
+    assert_eq!((threads("2"), threads("0"), threads("1")), (2, 3, 1));
+    for wrong in ["-1", "257", "x"] {
+        assert_eq!(threads(wrong), 1);
+        let warning = format!("warning: setting 'eval-cores' has invalid value '{wrong}'");
+        assert_eq!(configured(&[("eval-cores", wrong)]).warnings, [warning]);
+    }
 }
 
 /// The words of Nix 2.34 for `--option NAME VALUE`; the evaluation goes on.

@@ -30,6 +30,7 @@ pub fn local(store: &Store) -> LocalEvaluator {
     let machine = || Machine {
         system: "x86_64-linux".to_owned(),
         seconds: Some(1_700_000_000),
+        cores: 2,
     };
     LocalEvaluator::new(
         store.clone(),

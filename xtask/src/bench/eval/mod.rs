@@ -1,11 +1,12 @@
 //! `cargo xtask bench eval`: igloo's evaluator beside current Nix and beside the Nix installed here.
 //!
 //! Questions: what does an evaluation cost in CPU time and memory beside Nix doing the same; does the cost of a builtin grow
-//! as its input does. Input: small programs in two sizes, and jobs of a nixpkgs tree where one is given. Every evaluator
+//! as its input does; how much sooner two threads answer. Input: small programs in two sizes, and jobs of a nixpkgs tree where one is given. Every evaluator
 //! must give the same answer; the runs of a row are interleaved.
 
 mod jobs;
 mod table;
+mod threads;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,14 +43,18 @@ pub fn run(words: &[String]) -> Result<()> {
         Some(tree) => jobs::nixpkgs(tree)?,
         None => {
             println!(
-                "SKIPPED: nixpkgs hello, nixpkgs firefox, NixOS minimal: give a nixpkgs 24.11 tree with --nixpkgs DIR or {NIXPKGS}"
+                "SKIPPED: nixpkgs hello, nixpkgs firefox, NixOS minimal, nixpkgs on two threads: give a nixpkgs 24.11 tree with --nixpkgs DIR or {NIXPKGS}"
             );
             Vec::new()
         }
     };
     jobs.extend(jobs::programs()?);
     jobs.retain(|job| job.name.contains(&options.only));
-    if jobs.is_empty() {
+    let threads = options
+        .nixpkgs
+        .as_ref()
+        .filter(|_| threads::NAME.contains(&options.only));
+    if jobs.is_empty() && threads.is_none() {
         bail!("no row is called like `{}`", options.only);
     }
     println!(
@@ -58,6 +63,12 @@ pub fn run(words: &[String]) -> Result<()> {
         options.runs,
         jobs::GROWTH
     );
+    if let Some(tree) = threads {
+        threads::row(&contest.evaluators[0], tree, options.runs, &contest.folder)?;
+    }
+    if jobs.is_empty() {
+        return Ok(());
+    }
     let mut rows = Vec::new();
     table::head(&contest.names());
     for job in &jobs {
