@@ -6,7 +6,6 @@
 //!   of ours (a panic).
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
 
 use igloo_status::Code;
 use igloo_store::DumpError;
@@ -120,8 +119,8 @@ impl Failure {
     }
 
     /// The process's exit code.
-    pub fn exit(&self) -> ExitCode {
-        ExitCode::from(self.exit)
+    pub fn exit(&self) -> u8 {
+        self.exit
     }
 
     /// Whether the reader of our output has gone, which needs no message.

@@ -4,7 +4,8 @@
 //!
 //! Map: [`args`] what can be asked; [`table`] what each command runs, and how; [`config`] and [`context`] what is configured
 //! and where things are; [`commands`] one file for each verb; [`coordination`] how the parts are put together; [`progress`]
-//! what is shown while a job runs; [`failure`] messages, hints, exit codes.
+//! what is shown while a job runs; [`failure`] messages, hints, exit codes;
+//! [`leave`](mod@leave) the end.
 #![allow(clippy::print_stderr, reason = "this is the part that prints")]
 
 mod args;
@@ -14,6 +15,7 @@ mod context;
 mod coordination;
 mod evaluation;
 mod failure;
+mod leave;
 mod progress;
 mod roots;
 mod stop;
@@ -23,27 +25,32 @@ mod table;
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use crate::args::Arguments;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::leave::leave;
 use crate::stop::Stop;
 use crate::table::Run;
 
 /// Exit code of a panic.
 const EXIT_BUG: u8 = 255;
 
-fn main() -> ExitCode {
+fn main() {
+    leave(execute())
+}
+
+/// Does what is asked, tells what went wrong, and gives the exit code.
+fn execute() -> u8 {
     let arguments = match Arguments::try_parse_from(as_called(std::env::args_os().collect())) {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
     log_to_stderr();
     match std::panic::catch_unwind(|| run(arguments)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(())) => 0,
         Ok(Err(failure)) => {
             if !failure.is_broken_pipe() {
                 eprint!("{}", failure.message());
@@ -52,7 +59,7 @@ fn main() -> ExitCode {
         }
         Err(_) => {
             eprintln!("hint: this is a bug of igloo; please report it with the lines above");
-            ExitCode::from(EXIT_BUG)
+            EXIT_BUG
         }
     }
 }
@@ -102,12 +109,12 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 /// Help and version are answers; anything else is wrong usage.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error) -> u8 {
     let _ = error.print(); // nowhere left to say that printing failed
     if error.use_stderr() {
-        ExitCode::from(failure::EXIT_USAGE)
+        failure::EXIT_USAGE
     } else {
-        ExitCode::SUCCESS
+        0
     }
 }
 

@@ -12,11 +12,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::failure::Failure;
+use crate::leave::leave;
 use crate::progress::style::Line;
 use crate::progress::tell;
 
 /// Exit code of a process that was told twice: that of a shell whose command died of SIGINT.
-const EXIT_TWICE: i32 = 130;
+const EXIT_TWICE: u8 = 130;
 /// How long stopping may take before it is said that it goes on.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -80,7 +81,7 @@ fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
         .map_err(Failure::new)
 }
 
-#[allow(clippy::exit, reason = "being told twice means: do not wait for anything")]
+/// Being told twice means: do not wait for anything.
 fn end_at_once() -> ! {
-    std::process::exit(EXIT_TWICE);
+    leave(EXIT_TWICE)
 }
