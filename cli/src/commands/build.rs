@@ -136,14 +136,21 @@ fn interrupted(model: Option<&Model>) -> String {
     let Some(model) = model.filter(|model| !model.builds.is_empty() || !model.fetches.is_empty()) else {
         return "interrupted".into();
     };
+    let stopped = [
+        (model.builds.len() as u64, "build", "builds"),
+        (model.fetches.len() as u64, "fetch", "fetches"),
+    ];
+    let stopped = stopped.into_iter().filter(|(count, ..)| *count > 0);
+    let stopped: Vec<String> = stopped
+        .map(|(count, one, many)| counted(count, one, many))
+        .collect();
+    let stay = model.done.built + model.done.fetched;
     format!(
-        "interrupted: {} and {} were stopped, {} stay",
-        counted(model.builds.len() as u64, "build", "builds"),
-        counted(model.fetches.len() as u64, "fetch", "fetches"),
-        counted(
-            model.done.built + model.done.fetched,
-            "finished result",
-            "finished results"
-        ),
+        "interrupted: stopped {}; {}",
+        stopped.join(" and "),
+        match stay {
+            1 => "1 finished result stays".into(),
+            stay => format!("{stay} finished results stay"),
+        }
     )
 }
