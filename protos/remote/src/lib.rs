@@ -9,7 +9,8 @@
 //!
 //! Map
 //! - [`address`]: URLs and listen addresses; [`listen`], [`connect`]: the two ends of a socket; [`serve`]: a server;
-//! - [`castore`]: blobs and directories; [`path_info`]: records of store paths; [`build`]: builds;
+//! - [`castore`]: blobs and directories; [`path_info`]: records of store paths; [`facts`]: what else is
+//!   known of them; [`build`]: builds;
 //!   [`coordinator`]: jobs; [`evaluator`]: evaluations;
 //! - [`limits`]: every bound; [`status`]: errors over the wire, and when a call is tried again.
 
@@ -19,6 +20,7 @@ pub mod castore;
 pub mod connect;
 pub mod coordinator;
 pub mod evaluator;
+pub mod facts;
 pub mod limits;
 pub mod listen;
 pub mod path_info;
@@ -32,6 +34,7 @@ pub use castore::{ChunkLists, ContentCache, GrpcBlobStore, GrpcDirectoryStore};
 pub use connect::Connection;
 pub use coordinator::RemoteCoordinator;
 pub use evaluator::{EvaluatorService, RemoteEvaluator};
+pub use facts::GrpcFactStore;
 pub use listen::Listener;
 pub use path_info::{Admission, GrpcPathInfoStore};
 pub use serve::Services;

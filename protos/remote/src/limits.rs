@@ -26,6 +26,12 @@ pub const DIRECTORIES_MAX: usize = 4 << 20;
 pub const PATH_INFOS_MAX: usize = 1 << 20;
 /// Most references of paths registered in one call.
 pub const REFERENCES_MAX: usize = 4 << 20;
+/// Most facts set in one call.
+pub const FACTS_MAX: usize = 4096;
+/// Longest key of a fact, bytes.
+pub const FACT_KEY_BYTES_MAX: usize = 1 << 10;
+/// Longest value of a fact, bytes.
+pub const FACT_VALUE_BYTES_MAX: usize = 1 << 20;
 /// Calls under way on one connection to our server.
 pub const STREAMS_MAX: u32 = 256;
 /// Flow control: bytes in flight in one call.

@@ -21,6 +21,7 @@ use crate::build::{BuildServer, BuildService, SnixBuildServer};
 use crate::castore::{BlobServer, ChunkLists, ContentServer, DirectoryServer};
 use crate::coordinator::CoordinatorServer;
 use crate::evaluator::{EvaluatorServer, EvaluatorService};
+use crate::facts::FactServer;
 use crate::limits::{CONNECTION_WINDOW_BYTES, DRAIN_WITHIN, KEEP_ALIVE, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::listen::Listener;
 use crate::path_info::{Admission, PathInfoServer, RegistryServer};
@@ -76,6 +77,7 @@ impl Services {
         let mut services = self.with_castore(&store.castore, lists);
         add!(services, PathInfoServer::service(store.clone(), admission));
         add!(services, RegistryServer::service(store.clone(), admission));
+        add!(services, FactServer::service(Arc::clone(&store.facts)));
         services
     }
 

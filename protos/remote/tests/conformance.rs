@@ -6,10 +6,12 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use common::Service;
 use igloo_remote::{Admission, ChunkLists, ContentCache, Services, path_info};
 use igloo_status::Code;
 use igloo_store::Store;
+use igloo_store::facts::FactKind;
 use igloo_store::path_info::RegisterError;
 use igloo_testkit::path_infos::{info, path};
 use igloo_testkit::{castore_conformance, path_info_conformance};
@@ -118,4 +120,45 @@ async fn records_of_absent_or_other_content_are_refused() {
     (honest.nar_sha256, honest.nar_size) = (digest.sha256, digest.size);
     client.path_infos.register(vec![honest.clone()]).await.unwrap();
     assert_eq!(client.path_infos.get(&honest.path).await.unwrap(), Some(honest));
+}
+
+/// Facts outlive the client that put them where the peer keeps them, and are there while it runs where it cannot.
+#[tokio::test(flavor = "multi_thread")]
+async fn facts_of_a_peer() {
+    let row = |index: u32| {
+        let key = Bytes::from(format!("key {index}"));
+        (FactKind::Realisation, key, Bytes::from(vec![7; 4000]))
+    };
+    let rows: Vec<_> = (0..1000).map(row).collect(); // several messages
+    for igloo in [true, false] {
+        let keep = Mutex::default();
+        let client = remote(igloo, ChunkLists::Told, ContentCache::default(), &keep).await;
+        client.facts.put(rows.clone()).await.unwrap();
+        let url = keep.lock().unwrap()[0].url.clone();
+        let other = path_info::open(&url, StoreDir::default(), Arc::default())
+            .await
+            .unwrap();
+        for (kind, key, value) in [&rows[0], &rows[999]] {
+            assert_eq!(client.facts.get(*kind, key).await.unwrap().as_ref(), Some(value));
+            let kept = other.facts.get(*kind, key).await.unwrap();
+            assert_eq!(kept.as_ref(), igloo.then_some(value));
+        }
+        let absent = client.facts.get(FactKind::Provenance, b"key 0").await.unwrap();
+        assert_eq!(absent, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn facts_out_of_bounds_are_refused() {
+    let keep = Mutex::default();
+    let client = remote(true, ChunkLists::Told, ContentCache::default(), &keep).await;
+    let row = |key: usize, value: usize| {
+        let (key, value) = (Bytes::from(vec![1; key]), Bytes::from(vec![2; value]));
+        vec![(FactKind::Provenance, key, value)]
+    };
+    client.facts.put(row(1 << 10, 1 << 20)).await.unwrap();
+    for facts in [row((1 << 10) + 1, 1), row(1, (1 << 20) + 1)] {
+        let error = client.facts.put(facts).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    }
 }

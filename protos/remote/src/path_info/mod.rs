@@ -20,6 +20,7 @@ pub(crate) use server::{PathInfoServer, RegistryServer};
 
 use crate::castore::{self, ContentCache};
 use crate::connect::{ConnectError, Connection};
+use crate::facts::GrpcFactStore;
 
 /// Metadata with the two ends of a reference that leads nowhere.
 pub(crate) const PATH_KEY: &str = "igloo-path";
@@ -37,8 +38,7 @@ pub async fn open(url: &str, dir: StoreDir, cache: Arc<ContentCache>) -> Result<
     Ok(Store {
         castore: castore::over(&connection, cache),
         path_infos: Arc::new(GrpcPathInfoStore::new(&connection)),
-        // the wire has no place for them: this process remembers what it finds out
-        facts: Arc::new(igloo_store::facts::MemoryFactStore::new()),
+        facts: Arc::new(GrpcFactStore::new(&connection)),
         dir,
     })
 }
