@@ -29,6 +29,7 @@ use crate::context::Context;
 use crate::evaluation::{fetcher, machine};
 use crate::failure::Failure;
 use crate::stores;
+use state::State;
 
 /// How long what was stopped may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,6 +43,8 @@ pub struct Parts {
     pub dir: StoreDir,
     /// The same, where it is in this process.
     local: Option<Arc<LocalCoordinator>>,
+    /// Its folder, as long as it works.
+    _state: Option<State>,
     /// Says that this machine cannot build at all, and what to do about it: the command ends with that.
     pub broken: mpsc::Receiver<Failure>,
 }
@@ -66,13 +69,15 @@ pub async fn open_with(context: &Context, config: &Config, builders: &[String]) 
             dir: StoreDir::default(),
             coordinator: Arc::new(RemoteCoordinator::new(&connection).await?),
             local: None,
+            _state: None,
             broken,
         });
     }
     let store = stores::open(context).await?;
+    let state = state::take(context)?;
     let mut local = LocalConfig::new(
         store.clone(),
-        state::dir(context)?,
+        state.dir.clone(),
         builders::configured(context, config, builders, teller).await?,
     );
     local.evaluator = Some(evaluator(context, config, &store).await?);
@@ -95,6 +100,7 @@ pub async fn open_with(context: &Context, config: &Config, builders: &[String]) 
         coordinator: Arc::<LocalCoordinator>::clone(&coordinator),
         dir,
         local: Some(coordinator),
+        _state: Some(state),
         broken,
     })
 }
@@ -120,8 +126,7 @@ pub async fn log(context: &Context, config: &Config, drv: &StorePath) -> Result<
             Failure::coded(error, code)
         });
     }
-    let dir = state::dir(context)?;
-    let log = igloo_driver::local::read_log(&dir, drv).await;
+    let log = igloo_driver::local::read_log(&state::all(context)?, drv).await;
     log.map_err(|error| {
         let code = igloo_status::Code::from_io(&error);
         Failure::coded(anyhow::Error::new(error).context("the log cannot be read"), code)

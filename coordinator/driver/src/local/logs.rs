@@ -29,13 +29,18 @@ const TAIL_MAX: usize = 64 << 10;
 /// Longest file name that is being written.
 const TEMPORARY: &str = ".tmp-";
 
-/// The last log of a derivation in a coordinator's state folder, read beside the coordinator that may be using it.
+/// The log of the last build of a derivation that coordinators with these state folders kept.
 ///
 /// # Errors
-/// The disk's. `None` when there is no log.
-pub async fn read_log(state_dir: &Path, drv: &StorePath) -> std::io::Result<Option<Bytes>> {
-    let path = log_path(&state_dir.join("logs"), drv);
-    read(path, LogConfig::default().log_bytes_max).await
+/// When one is there and cannot be read.
+pub async fn read_log(state_dirs: &[PathBuf], drv: &StorePath) -> std::io::Result<Option<Bytes>> {
+    let written = |path: &PathBuf| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    let logs = state_dirs.iter().map(|dir| log_path(&dir.join("logs"), drv));
+    let newest = logs.filter(|path| path.exists()).max_by_key(written);
+    match newest {
+        Some(path) => read(path, LogConfig::default().log_bytes_max).await,
+        None => Ok(None),
+    }
 }
 
 fn log_path(dir: &Path, drv: &StorePath) -> PathBuf {
