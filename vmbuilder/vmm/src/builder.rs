@@ -277,12 +277,13 @@ impl Builder for MicroVmBuilder {
         let mut started = self.start(&plan, &request, &io.inputs).await?;
         let ended = work.converse(&mut started, io).await;
         work.count(&started);
+        let lost_contents = started.counts().errors;
         let outcome = match ended {
             Ok(outcome) => outcome,
             Err(error) => started.explain(error).await?,
         };
         Ok(BuildReport {
-            outcome,
+            outcome: unless_starved(outcome, lost_contents)?,
             stats: work.stats,
         })
     }
@@ -457,6 +458,21 @@ fn plan_failed(error: crate::machine::PlanError) -> BuildError {
             reason: other.to_string(),
         },
     }
+}
+
+/// A build that failed after inputs could not be read did not fail by itself.
+fn unless_starved(outcome: BuildOutcome, lost_contents: u64) -> Result<BuildOutcome, BuildError> {
+    if outcome == BuildOutcome::Success || lost_contents == 0 {
+        return Ok(outcome);
+    }
+    let requests = if lost_contents == 1 { "request" } else { "requests" };
+    Err(BuildError::Host {
+        reason: format!(
+            "{lost_contents} {requests} for its inputs could not be answered; `igloo store verify` says what a store has lost"
+        ),
+        code: igloo_status::Code::Unavailable, // of a store that is far, perhaps for the moment
+        source: None,
+    })
 }
 
 fn host_failed<E>(what: &str, code: igloo_status::Code, error: E) -> BuildError

@@ -281,3 +281,15 @@ async fn what_it_cannot_do_is_refused_before_anything_is_made() {
     );
     assert_eq!(vmm.processes.lock().unwrap().len(), 0);
 }
+
+#[test]
+fn a_build_is_not_blamed_for_inputs_that_cannot_be_read() {
+    let failed = || BuildOutcome::ExitCode(2);
+    assert_eq!(unless_starved(failed(), 0).unwrap(), failed());
+    assert_eq!(
+        unless_starved(BuildOutcome::Success, 3).unwrap(),
+        BuildOutcome::Success
+    );
+    let error = unless_starved(failed(), 3).unwrap_err();
+    assert!(error.to_string().contains("3 requests"), "{error}");
+}
