@@ -126,6 +126,51 @@ fn configuration_is_merged_and_checked() {
     snapshot.check();
 }
 
+/// Promise: "A substituter that cannot be asked or believed is passed over with a word".
+#[test]
+fn substituters_are_passed_over_with_a_word() {
+    let world = World::new();
+    let work = world.path("work");
+    std::fs::write(work.join("set.nix"), SET).unwrap();
+    let set = work.join("set.nix");
+    let wanted = world.answer(&["eval", "-f", set.to_str().unwrap(), "-A", "far.outPath"]);
+    let wanted = wanted.trim_matches('"');
+    let cache = |name: &str, info: &str, path: &str| {
+        let folder = work.join(name);
+        let digest = &path["/nix/store/".len()..][..32];
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("nix-cache-info"), info).unwrap();
+        let digests = format!("sha256:{}", "0".repeat(52));
+        let record = format!(
+            "StorePath: {path}\nURL: nar/x.nar\nCompression: none\nNarHash: {digests}\nNarSize: 112\nReferences: \n"
+        );
+        std::fs::write(folder.join(format!("{digest}.narinfo")), record).unwrap();
+        format!("file://{}", folder.display())
+    };
+    let unsigned = cache("unsigned", "StoreDir: /nix/store\n", wanted);
+    let other = cache("other", "StoreDir: /gnu/store\n", wanted);
+    let mut snapshot = Snapshot::new(&world, "substituters");
+    for substituters in [
+        unsigned.as_str(),
+        other.as_str(),
+        "http://127.0.0.1:1",
+        "file:///no/such/cache",
+    ] {
+        let words = [
+            "build",
+            "-f",
+            "set.nix",
+            "-A",
+            "far",
+            "--substituters",
+            substituters,
+        ];
+        let ended = snapshot.run(&words);
+        assert_ne!(ended.code, Some(0));
+    }
+    snapshot.check();
+}
+
 /// Promise: "`path-info` and `why-depends` print what Nix prints".
 #[test]
 fn store_paths_are_asked_about() {

@@ -18,6 +18,7 @@
 
 mod check;
 mod commits;
+mod complaints;
 pub mod config;
 mod dry_run;
 mod evaluate;

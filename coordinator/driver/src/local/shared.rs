@@ -24,6 +24,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::commits::Commits;
+use super::complaints::Complaints;
 use super::config::LocalConfig;
 use super::infos::Infos;
 use super::logs::LogStore;
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub infos: Infos,
     pub commits: Commits,
     pub substituters: Option<Substituters>,
+    pub complaints: Complaints,
     pub clock: Clock,
     pub transfers: Transfers,
     derivations: Cache<StorePath, Arc<Derivation>, ByText>,
@@ -120,6 +122,7 @@ impl Shared {
                 began_at: SystemTime::now(),
             },
             transfers: Transfers::default(),
+            complaints: Complaints::default(),
             derivations: Cache::with_weighter(4096, DERIVATIONS_BYTES, ByText),
             history: Mutex::new(History::new(HISTORY_MAX)),
             beside: Mutex::default(),
@@ -359,7 +362,7 @@ impl Weighter<StorePath, Arc<Derivation>> for ByText {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // a panic elsewhere leaves it whole: every change is one step
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

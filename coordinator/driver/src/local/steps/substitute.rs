@@ -66,8 +66,8 @@ async fn look_up(shared: &Shared, substituters: &Substituters, path: &StorePath)
         }
         Ok(None) => OfferAnswer::None,
         Err(error) => {
+            shared.complaints.tell(path, &error);
             let reason = chain(&error).join(": ");
-            tracing::warn!(%path, %reason, "substituters cannot be asked");
             OfferAnswer::Error { reason }
         }
     }
