@@ -26,3 +26,8 @@ pub use local::LocalCoordinator;
 pub use local::config::{LocalConfig, NamedBuilder};
 pub use outputs::{FinishedOutputs, OutputError};
 pub use source::{DerivationSource, ReadDerivationError};
+
+/// Compiled with the tests, so that the page stays true.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/front-end.md")]
+struct FrontEndPage;
