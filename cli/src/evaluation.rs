@@ -274,6 +274,7 @@ impl World {
             writes,
             environment: Arc::new(request.environment.clone()),
             fetcher: Arc::new(fetcher()),
+            git_cache: git_cache(),
             shared: Shared::default(),
         };
         Ok(Self {
@@ -298,6 +299,7 @@ struct Parts {
     writes: Writes,
     environment: Arc<BTreeMap<Bytes, Bytes>>,
     fetcher: Arc<UrlFetcher>,
+    git_cache: Option<PathBuf>,
     shared: Shared,
 }
 
@@ -306,7 +308,7 @@ impl Parts {
     fn world(&self, configuration: &Configuration) -> StoreIo {
         let environment = Arc::clone(&self.environment);
         let fetcher = Arc::<UrlFetcher>::clone(&self.fetcher);
-        StoreIo::new(self.store.clone(), self.runtime.clone())
+        let io = StoreIo::new(self.store.clone(), self.runtime.clone())
             .with_writes(self.writes)
             .with_rules(configuration.files.clone())
             .with_uris(configuration.uris.clone())
@@ -315,7 +317,11 @@ impl Parts {
             }))
             .with_notices(Box::new(print_notice))
             .with_fetcher(fetcher, FetchLimits::default())
-            .beside(&self.shared)
+            .beside(&self.shared);
+        match &self.git_cache {
+            Some(folder) => io.with_git_cache(folder.clone()),
+            None => io,
+        }
     }
 }
 
@@ -346,6 +352,16 @@ pub fn fetcher() -> UrlFetcher {
         }),
         ..HttpOptions::default()
     })
+}
+
+/// Where copies of Git repositories are kept: `igloo/git` below the XDG cache home.
+fn git_cache() -> Option<PathBuf> {
+    let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = given.filter(|path| path.is_absolute()).or_else(|| {
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty())?;
+        Some(PathBuf::from(home).join(".cache"))
+    })?;
+    Some(cache.join("igloo/git"))
 }
 
 /// Says what an evaluation says, as Nix does.

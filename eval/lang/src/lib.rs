@@ -14,6 +14,7 @@ mod code;
 mod derivations;
 mod error;
 mod evaluation;
+mod flake;
 mod goals;
 mod heap;
 mod interp;

@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use igloo_eval::io::{FetchAttr, FetchRequest, Fetched, IoError, Pending, Started};
+use igloo_eval::io::{FetchRequest, Fetched, IoError, Pending, Started};
 use igloo_status::Code;
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::hash::{HashAlgo, HashFormat, NixHash};
@@ -23,7 +23,7 @@ use nix_compat::store_path::StorePath;
 use crate::answers::Task;
 use crate::dependencies::DependencyKey;
 use crate::error::chain;
-use crate::fetch::{FetchError, Transfer, file_path, utc_digits};
+use crate::fetch::{FetchError, Transfer, file_path};
 use crate::import::{Tree, address, store_name};
 use crate::shared::{self, TransferKey};
 use crate::store_io::StoreIo;
@@ -35,10 +35,9 @@ pub(crate) type FetchMemo = HashMap<(String, String, bool), Got>;
 /// What a fetch gave.
 #[derive(Clone, Debug)]
 pub(crate) struct Got {
-    path: StorePath,
-    nar_sha256: [u8; 32],
+    pub(crate) path: StorePath,
     /// Of the newest entry of an archive, seconds since 1970.
-    last_modified: Option<u64>,
+    pub(crate) last_modified: Option<u64>,
 }
 
 /// Fetches on their way.
@@ -46,11 +45,12 @@ pub(crate) type Transfers = HashMap<TransferKey, Task<Transferred>>;
 
 type Transferred = Result<shared::Got, FetchError>;
 
-struct Wish<'a> {
-    url: &'a str,
-    name: &'a str,
-    unpack: bool,
-    hash: Option<NixHash>,
+/// Something to be had from a URL.
+pub(crate) struct Wish<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) unpack: bool,
+    pub(crate) hash: Option<NixHash>,
 }
 
 impl StoreIo {
@@ -125,66 +125,8 @@ impl StoreIo {
         Ok(Some(self.print(&got.path).into_bytes()))
     }
 
-    /// `fetchTree` of what a URL gives; other kinds of trees are refused by name.
-    fn fetch_tree(&self, attrs: &[(String, FetchAttr)]) -> Result<Option<Fetched>, IoError> {
-        let text = |wanted: &str| {
-            attrs.iter().find_map(|(name, value)| match value {
-                FetchAttr::String(text) if name == wanted => Some(text.as_str()),
-                _ => None,
-            })
-        };
-        let kind = text("type").unwrap_or_default();
-        let unpack = match kind {
-            "tarball" => true,
-            "file" => false,
-            other => return Err(no_such_tree(other, text("url"))),
-        };
-        let url = text("url").ok_or_else(|| IoError::Fetch {
-            what: format!("fetchTree of type '{kind}' needs the attribute 'url'"),
-        })?;
-        let hash =
-            match text("narHash") {
-                Some(hash) => Some(NixHash::parse_any(hash, Some(HashAlgo::Sha256)).map_err(|error| {
-                    IoError::Fetch {
-                        what: format!("the 'narHash' of '{url}' is no hash: {}", chain(&error)),
-                    }
-                })?),
-                None => None,
-            };
-        let Some(got) = self.get_tree(url, unpack, hash)? else {
-            return Ok(None);
-        };
-        let mut known = Vec::new();
-        if let Some(time) = got.last_modified {
-            known.push(("lastModified".to_owned(), FetchAttr::Int(time)));
-            known.push(("lastModifiedDate".to_owned(), FetchAttr::String(utc_digits(time))));
-        }
-        let nar_hash = NixHash::Sha256(got.nar_sha256).encode(HashFormat::Sri);
-        known.push(("narHash".to_owned(), FetchAttr::String(nar_hash)));
-        Ok(Some(Fetched {
-            path: got.path,
-            attrs: known,
-        }))
-    }
-
-    /// A tree named `source`, whose hash is always that of its NAR.
-    fn get_tree(&self, url: &str, unpack: bool, hash: Option<NixHash>) -> Result<Option<Got>, IoError> {
-        // a NAR hash names a path with the recursive method, whatever was fetched; only trees can be looked up by it
-        let got = self.get(&Wish {
-            url,
-            name: "source",
-            unpack,
-            hash: hash.filter(|_| unpack),
-        })?;
-        match (hash, &got) {
-            (Some(hash), Some(got)) if NixHash::Sha256(got.nar_sha256) != hash => {
-                Err(mismatch(url, &hash, &NixHash::Sha256(got.nar_sha256)))
-            }
-            _ => Ok(got),
-        }
-    }
-
-    fn get(&self, wish: &Wish<'_>) -> Result<Option<Got>, IoError> {
+    /// Has something from a URL in the store; `None` while it is on its way.
+    pub(crate) fn get(&self, wish: &Wish<'_>) -> Result<Option<Got>, IoError> {
         self.check_uri(wish.url)?;
         let answer = match self.get_unlogged(wish) {
             Ok(None) => return Ok(None),
@@ -205,7 +147,7 @@ impl StoreIo {
     }
 
     /// Whether the rules let this evaluation fetch `url`. Source: Nix 2.34 `EvalState::checkURI`.
-    fn check_uri(&self, url: &str) -> Result<(), IoError> {
+    pub(crate) fn check_uri(&self, url: &str) -> Result<(), IoError> {
         if self.access.fetch(url) {
             return Ok(());
         }
@@ -229,11 +171,10 @@ impl StoreIo {
         };
         if let Some(hash) = wish.hash {
             let path = self.content_path(&name, &address(method, hash)?)?;
-            if let Some(info) = self.info_of(&path)? {
+            if self.info_of(&path)?.is_some() {
                 self.access.allow(&path);
                 return Ok(Some(Got {
                     path,
-                    nar_sha256: info.nar_sha256,
                     last_modified: None,
                 }));
             }
@@ -252,13 +193,8 @@ impl StoreIo {
         {
             return Err(mismatch(wish.url, &hash, &found));
         }
-        let nar_sha256 = tree.nar.sha256;
         let path = self.add_tree(&name, tree, method, found)?;
-        let got = Got {
-            path,
-            nar_sha256,
-            last_modified,
-        };
+        let got = Got { path, last_modified };
         if wish.hash.is_none() {
             self.fetches.borrow_mut().insert(key, got.clone());
         }
@@ -331,16 +267,6 @@ struct Fetching<'a> {
 impl Pending<Fetched> for Fetching<'_> {
     fn poll(&mut self) -> Option<Result<Fetched, IoError>> {
         self.io.request_step(&self.request).transpose()
-    }
-}
-
-fn no_such_tree(kind: &str, url: Option<&str>) -> IoError {
-    let from = url.map(|url| format!(" from '{url}'")).unwrap_or_default();
-    IoError::Unsupported {
-        what: format!(
-            "cannot fetch a tree of type '{kind}'{from}: only 'tarball' and 'file' trees are fetched; \
-             use fetchTarball of an archive with its sha256, or fetch the tree before evaluating and import its path"
-        ),
     }
 }
 

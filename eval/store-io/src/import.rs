@@ -178,7 +178,8 @@ impl StoreIo {
         })
     }
 
-    fn tree_at(
+    /// A tree of this machine or of the store, less what the filter refuses.
+    pub(crate) fn tree_at(
         &self,
         path: &[u8],
         filter: Option<&mut PathFilter<'_>>,

@@ -5,8 +5,9 @@
 //! fetched, and builds that an evaluation needs are asked of a [`Realiser`].
 //!
 //! Map
-//! - [`store_io`]: [`StoreIo`] itself; `files` answers its reading calls, `import` its sources, `realise` its builds (asked of a `realiser`),
-//!   `fetching` its fetches; builds and fetches are waited for by what needs them (`answers`), the rest goes on;
+//! - [`store_io`]: [`StoreIo`] itself; `files` answers its reading calls, `import` its sources, `realise` its builds (asked
+//!   of a `realiser`), `fetching` its fetches, `fetch_tree` those by attributes (Git, paths, forges); builds and fetches are
+//!   waited for by what needs them (`answers`), the rest goes on;
 //! - `view`: store objects as files; `access`: what may be read; `registrar`: how things get registered without the
 //!   evaluation waiting for the disk, and [`DerivationSink`], which hears of derivations in order;
 //! - [`fetch`]: [`fetch::Fetcher`] (HTTP, HTTPS and files), decoding and unpacking of archives;
@@ -20,6 +21,7 @@ mod answers;
 pub mod dependencies;
 mod error;
 pub mod fetch;
+mod fetch_tree;
 mod fetching;
 mod files;
 mod import;

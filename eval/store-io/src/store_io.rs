@@ -30,6 +30,7 @@ use crate::answers::Bell;
 use crate::dependencies::{Dependency, DependencyKey, Log, hash_entries, is_flat, type_byte};
 use crate::error::{chain, store_error};
 use crate::fetch::{FetchLimits, Fetcher};
+use crate::fetch_tree::Trees;
 use crate::fetching::{FetchMemo, Transfers};
 use crate::import::{ImportMemo, store_name};
 use crate::realiser::Realiser;
@@ -71,6 +72,7 @@ pub struct StoreIo {
     pub(crate) transfers: RefCell<Transfers>,
     /// Rings when a build or a transfer has ended.
     pub(crate) bell: Bell,
+    pub(crate) trees: Trees,
     pub(crate) realiser: Option<Arc<dyn Realiser>>,
     pub(crate) fetcher: Option<Arc<dyn Fetcher>>,
     pub(crate) fetch_limits: FetchLimits,
@@ -110,6 +112,7 @@ impl StoreIo {
             fetches: RefCell::default(),
             transfers: RefCell::default(),
             bell: Bell::default(),
+            trees: Trees::default(),
             realiser: None,
             fetcher: None,
             fetch_limits: FetchLimits::default(),
@@ -172,6 +175,13 @@ impl StoreIo {
     pub fn with_fetcher(mut self, fetcher: Arc<dyn Fetcher>, limits: FetchLimits) -> Self {
         self.fetcher = Some(fetcher);
         self.fetch_limits = limits;
+        self
+    }
+
+    /// Keeps copies of Git repositories that are elsewhere in `folder`; without one, only those of this machine are read.
+    #[must_use]
+    pub fn with_git_cache(mut self, folder: std::path::PathBuf) -> Self {
+        self.trees.git_cache = Some(folder);
         self
     }
 

@@ -4,13 +4,13 @@ use nix_compat::hash::{HashAlgo, NixHash};
 use nix_compat::store_path::StorePathName;
 
 use crate::error::{ErrorKind, EvalError, R, fail};
-use crate::heap::attrs::Attr;
+use crate::flake::{Fallback, tree_value};
 use crate::heap::context::Ctx;
 use crate::heap::value::{Type, Value};
 use crate::interp::{Coerce, Interp};
 use crate::io::{FetchAttr, FetchRequest, Fetched};
 use crate::pos::Pos;
-use crate::pure::flakeref::{Attribute, Attributes, VerifiedFetches, flake_ref_to_string};
+use crate::pure::flakeref::{Attribute, Attributes, VerifiedFetches, flake_ref_to_string, parse_flake_ref};
 use crate::settings::Purity;
 use crate::symbol::sym;
 
@@ -141,10 +141,10 @@ fn attrs_of(interp: &mut Interp, value: Value, who: &str, kind: Option<&str>) ->
                 format!("passing a string argument to '{who}' requires the 'flakes' experimental feature");
             return fail(ErrorKind::Eval, text);
         }
-        attrs.push((
-            "type".to_owned(),
-            FetchAttr::String(kind.unwrap_or("url").to_owned()),
-        ));
+        let Some(kind) = kind else {
+            return referenced(&url);
+        };
+        attrs.push(("type".to_owned(), FetchAttr::String(kind.to_owned())));
         attrs.push(("url".to_owned(), FetchAttr::String(url)));
         return Ok(attrs);
     };
@@ -171,6 +171,21 @@ fn attrs_of(interp: &mut Interp, value: Value, who: &str, kind: Option<&str>) ->
         }
     }
     Ok(attrs)
+}
+
+/// The attributes of a tree named by a reference.
+fn referenced(text: &str) -> R<Vec<(String, FetchAttr)>> {
+    let parsed = parse_flake_ref(text, VerifiedFetches::Disabled);
+    let parsed = parsed.map_err(|error| EvalError::new(ErrorKind::Eval, error.to_string()))?;
+    let attrs = parsed.into_iter().map(|(name, attr)| {
+        let attr = match attr {
+            Attribute::String(text) => FetchAttr::String(text),
+            Attribute::Int(n) => FetchAttr::Int(n),
+            Attribute::Bool(b) => FetchAttr::Bool(b),
+        };
+        (name, attr)
+    });
+    Ok(attrs.collect())
 }
 
 fn fetch_attr(interp: &mut Interp, value: Value, name: &str, who: &str, pos: Pos) -> R<FetchAttr> {
@@ -206,7 +221,7 @@ fn fetch_attr(interp: &mut Interp, value: Value, name: &str, who: &str, pos: Pos
 
 fn tree(interp: &mut Interp, arg: Value, who: &str, kind: Option<&str>) -> R<Value> {
     let value = interp.force(arg)?;
-    let attrs = attrs_of(interp, value, who, kind)?;
+    let mut attrs = attrs_of(interp, value, who, kind)?;
     if kind.is_none() && attrs.iter().any(|(n, _)| n == "name") {
         return fail(
             ErrorKind::Eval,
@@ -216,17 +231,50 @@ fn tree(interp: &mut Interp, arg: Value, who: &str, kind: Option<&str>) -> R<Val
     if interp.settings.purity == Purity::Pure {
         must_be_locked(&attrs, who, kind)?;
     }
+    add_defaults(&mut attrs, kind, value.kind_of() == Type::Set);
     let fetched = fetched(interp, &FetchRequest::Tree { attrs })?;
-    let mut out: Vec<Attr> = vec![(sym::out_path, store_string(interp, &fetched), Pos::NONE)];
-    for (name, attr) in &fetched.attrs {
-        let value = match attr {
-            FetchAttr::String(text) => interp.heap.string(text.as_bytes()),
-            FetchAttr::Int(n) => interp.heap.int(i64::try_from(*n).unwrap_or(i64::MAX)),
-            FetchAttr::Bool(b) => Value::bool(*b),
-        };
-        out.push((interp.symbols.intern(name.as_bytes()), value, Pos::NONE));
+    let fallback = if kind == Some("git") {
+        Fallback::Zero
+    } else {
+        Fallback::None
+    };
+    Ok(tree_value(interp, &fetched, fallback))
+}
+
+/// What fetchers of Git repositories do when nothing is said: `fetchGit` leaves out what is not for export, `fetchTree`
+/// does without history (of what is named by attributes; not by a reference).
+fn add_defaults(attrs: &mut Vec<(String, FetchAttr)>, kind: Option<&str>, by_attrs: bool) {
+    let says = |name: &str| {
+        attrs
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value)
+    };
+    let is_git = says("type") == Some(&FetchAttr::String("git".to_owned()));
+    let default = match kind {
+        Some("git")
+            if says("exportIgnore").is_none() && says("submodules") != Some(&FetchAttr::Bool(true)) =>
+        {
+            "exportIgnore"
+        }
+        None if by_attrs && is_git && says("shallow").is_none() => "shallow",
+        _ => return,
+    };
+    attrs.push((default.to_owned(), FetchAttr::Bool(true)));
+}
+
+/// A tree by the attributes a lock file has of it; for the flakes' own use.
+pub(super) fn fetch_locked_tree(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {
+    let set = interp.expect_set(args[0], Pos::NONE, "while evaluating a locked input")?;
+    let mut attrs = vec![("__final".to_owned(), FetchAttr::Bool(true))];
+    let flat = interp.heap.flat(set);
+    for (name, value, pos) in flat.sorted(&interp.heap, &interp.symbols) {
+        let name = interp.symbols.text(name);
+        let attr = fetch_attr(interp, value, &name, "fetchTree", pos)?;
+        attrs.push((name, attr));
     }
-    Ok(interp.heap.set_of(out))
+    let fetched = fetched(interp, &FetchRequest::Tree { attrs })?;
+    Ok(tree_value(interp, &fetched, Fallback::None))
 }
 
 /// Pure evaluation fetches only what is named by its content.
@@ -314,10 +362,7 @@ pub(super) fn get_flake(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Val
     super::derivation::require(true, interp.settings.features.flakes, "flakes")?;
     let what = "while evaluating the argument passed to builtins.getFlake";
     let reference = text(interp.plain_string(args[0], Pos::NONE, what)?);
-    let text = format!(
-        "getFlake cannot fetch '{reference}': flakes are not supported yet; fetch the tree and import it"
-    );
-    fail(ErrorKind::Unsupported, text)
+    crate::flake::get_flake(interp, &reference)
 }
 
 pub(super) fn output_of(interp: &mut Interp, args: &[Value], _pos: Pos) -> R<Value> {

@@ -181,3 +181,8 @@ pub(crate) fn position_column(interp: &Interp) -> Value {
 pub(crate) fn load_file(interp: &Interp) -> Value {
     interp.heap.builtin(&table::LOAD_FILE)
 }
+
+/// The function that fetches a tree by the attributes of a lock file.
+pub(crate) fn fetch_locked_tree(interp: &Interp) -> Value {
+    interp.heap.builtin(&table::LOCKED_TREE)
+}

@@ -56,6 +56,8 @@ pub(super) static POSITION_LINE: Builtin = hidden("lineOfPos", control::position
 pub(super) static POSITION_COLUMN: Builtin = hidden("columnOfPos", control::position_column);
 /// Evaluates a file.
 pub(super) static LOAD_FILE: Builtin = hidden("loadFile", control::load_file);
+/// A tree by the attributes of a lock file.
+pub(super) static LOCKED_TREE: Builtin = hidden("fetchLockedTree", fetch::fetch_locked_tree);
 /// The set of builtins.
 pub(super) static BUILTINS_ITSELF: Builtin = hidden("builtins", control::builtins_itself);
 

@@ -20,6 +20,7 @@ pub mod path_ops;
 pub mod peeksort;
 pub mod regex;
 pub mod string_ops;
+pub mod time;
 pub mod toml;
 pub mod version;
 pub mod xml;

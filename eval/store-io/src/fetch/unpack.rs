@@ -45,22 +45,53 @@ pub(super) fn unpack(
         left: limits.unpacked_bytes_max,
     };
     let mut archive = Archive::new(bounded);
-    let mut unpack = Unpack {
-        castore,
-        runtime,
-        tree: Tree::new(limits),
-        small: Vec::new(),
-        small_bytes: 0,
-    };
+    let mut writer = TreeWriter::new(castore, runtime, limits);
     let mut newest = None;
     while let Some(entry) = archive.next()? {
         newest = newest.max(Some(entry.mtime));
-        unpack.take(entry, &mut archive)?;
+        take(&mut writer, entry, &mut archive)?;
     }
-    Ok((unpack.finish()?, newest))
+    Ok((writer.finish(Root::OnlyDirectory)?, newest))
 }
 
-struct Unpack<'a> {
+fn take<R: Read>(
+    writer: &mut TreeWriter<'_>,
+    entry: Entry,
+    archive: &mut Archive<R>,
+) -> Result<(), UnpackError> {
+    let Entry { path, kind, .. } = entry;
+    match kind {
+        Kind::Directory => writer.directory(&path),
+        Kind::File { size, executable } => {
+            let mut read = |buffer: &mut [u8]| Ok(archive.read_data(buffer)?);
+            writer.file(&path, size, executable, &mut read)
+        }
+        Kind::Symlink(target) => writer.symlink(&path, &target),
+        Kind::HardLink(target) => {
+            let node = writer.tree.linked(&path, &target)?;
+            writer.node(&path, node)
+        }
+        Kind::Other(kind) => Err(UnpackError::Kind {
+            path: shown(&path),
+            kind,
+        }),
+    }
+}
+
+/// What a finished tree stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Root {
+    /// All that was written.
+    Whole,
+    /// A directory that is all there is stands for itself (Nix 2.34, `dereferenceSingletonDirectory`).
+    OnlyDirectory,
+}
+
+/// Fills a buffer with what comes next of a file; 0 at its end.
+pub(crate) type ReadPart<'a> = dyn FnMut(&mut [u8]) -> Result<usize, UnpackError> + 'a;
+
+/// Puts a tree into the castore, entries in any order.
+pub(crate) struct TreeWriter<'a> {
     castore: &'a Castore,
     runtime: &'a Runtime,
     tree: Tree,
@@ -68,52 +99,60 @@ struct Unpack<'a> {
     small_bytes: usize,
 }
 
-impl Unpack<'_> {
-    fn take<R: Read>(&mut self, entry: Entry, archive: &mut Archive<R>) -> Result<(), UnpackError> {
-        let Entry { path, kind, .. } = entry;
-        let node = match kind {
-            Kind::Directory => return self.tree.directory(&path),
-            // checked before its data is read: nothing is stored for a path that is refused
-            Kind::File { size, executable } => {
-                self.tree.check(&path)?;
-                self.file(size, executable, archive)?
-            }
-            Kind::Symlink(target) => Node::Symlink {
-                target: SymlinkTarget::try_from(target.as_slice()).map_err(|source| UnpackError::Target {
-                    path: shown(&path),
-                    source,
-                })?,
-            },
-            Kind::HardLink(target) => self.tree.linked(&path, &target)?,
-            Kind::Other(kind) => {
-                return Err(UnpackError::Kind {
-                    path: shown(&path),
-                    kind,
-                });
-            }
-        };
-        self.tree.leaf(&path, node)
+impl<'a> TreeWriter<'a> {
+    /// A tree of nothing yet.
+    pub(crate) fn new(castore: &'a Castore, runtime: &'a Runtime, limits: &FetchLimits) -> Self {
+        Self {
+            castore,
+            runtime,
+            tree: Tree::new(limits),
+            small: Vec::new(),
+            small_bytes: 0,
+        }
     }
 
-    fn file<R: Read>(
+    /// A directory, which may be there already.
+    pub(crate) fn directory(&mut self, path: &[u8]) -> Result<(), UnpackError> {
+        self.tree.directory(path)
+    }
+
+    /// A file of `size` bytes. Its path is checked before anything is read: nothing is stored for one that is refused.
+    pub(crate) fn file(
         &mut self,
+        path: &[u8],
         size: u64,
         executable: bool,
-        archive: &mut Archive<R>,
-    ) -> Result<Node, UnpackError> {
+        read: &mut ReadPart<'_>,
+    ) -> Result<(), UnpackError> {
+        self.tree.check(path)?;
         let digest = match usize::try_from(size) {
             Ok(size) if size <= UNCUT_SIZE_MAX => {
                 let mut bytes = vec![0; size];
-                archive.read_data(&mut bytes)?;
+                read(&mut bytes)?;
                 self.small(bytes.into())?
             }
-            _ => self.large(archive)?,
+            _ => self.large(read)?,
         };
-        Ok(Node::File {
+        let node = Node::File {
             digest,
             size,
             executable,
-        })
+        };
+        self.tree.leaf(path, node)
+    }
+
+    /// A symlink.
+    pub(crate) fn symlink(&mut self, path: &[u8], target: &[u8]) -> Result<(), UnpackError> {
+        let target = SymlinkTarget::try_from(target).map_err(|source| UnpackError::Target {
+            path: shown(path),
+            source,
+        })?;
+        self.tree.leaf(path, Node::Symlink { target })
+    }
+
+    /// Something that is in the castore already.
+    pub(crate) fn node(&mut self, path: &[u8], node: Node) -> Result<(), UnpackError> {
+        self.tree.leaf(path, node)
     }
 
     fn small(&mut self, bytes: Bytes) -> Result<BlobDigest, UnpackError> {
@@ -129,11 +168,11 @@ impl Unpack<'_> {
         Ok(digest)
     }
 
-    fn large<R: Read>(&self, archive: &mut Archive<R>) -> Result<BlobDigest, UnpackError> {
+    fn large(&self, read: &mut ReadPart<'_>) -> Result<BlobDigest, UnpackError> {
         let mut writer = self.wait(self.castore.blobs.writer())??;
         loop {
             let mut block = vec![0; BLOCK_SIZE];
-            let count = archive.read_data(&mut block)?;
+            let count = read(&mut block)?;
             block.truncate(count);
             if count == 0 {
                 break;
@@ -153,9 +192,10 @@ impl Unpack<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Node, UnpackError> {
+    /// Stores what is left and gives the tree.
+    pub(crate) fn finish(mut self, root: Root) -> Result<Node, UnpackError> {
         self.put_small()?;
-        let (root, mut directories) = std::mem::take(&mut self.tree).finish()?;
+        let (root, mut directories) = std::mem::take(&mut self.tree).finish(root)?;
         while !directories.is_empty() {
             let rest = directories.split_off(directories.len().min(DIRECTORIES_BATCH));
             self.wait(self.castore.directories.put(directories))??;
@@ -314,10 +354,7 @@ impl Tree {
     }
 
     /// The root, and all directories, children before parents.
-    ///
-    /// An archive of one directory and nothing else stands for that directory (Nix 2.34,
-    /// `dereferenceSingletonDirectory`).
-    fn finish(self) -> Result<(Node, Vec<Directory>), UnpackError> {
+    fn finish(self, kind: Root) -> Result<(Node, Vec<Directory>), UnpackError> {
         let mut nodes: Vec<Option<Node>> = vec![None; self.records.len()];
         let mut directories = Vec::new();
         let mut root = None;
@@ -334,6 +371,7 @@ impl Tree {
                 .filter_map(|(name, child)| Some((name, nodes.get_mut(child)?.take()?)))
                 .collect();
             if index == 0
+                && kind == Root::OnlyDirectory
                 && let [(_, only @ Node::Directory { .. })] = entries.as_slice()
             {
                 root = Some(only.clone());
