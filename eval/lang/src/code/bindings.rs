@@ -256,7 +256,7 @@ impl Compiler<'_, '_> {
         let positions: Vec<Pos> = defs.iter().map(|d| d.2).collect();
         let values: Vec<Delay> = defs.iter().map(|d| d.1).collect();
         let heap = self.unit.heap;
-        let shape = heap.shape(&names, &positions, pos);
+        let shape = heap.literal_shape(&names, &positions, pos);
         if binds.list.is_empty()
             && dynamic.is_empty()
             && !overrides

@@ -1,17 +1,19 @@
 //! Attribute sets: columns of values behind shared shapes, and layers.
 //!
 //! A set is a list of values; its [`Shape`] says which name each has and where it was defined. All sets made by one literal
-//! share a shape, and updates (`//`) of the same two shapes share the result's shape, so names and positions are stored once
-//! per place in a program instead of once per set. A small update of a large set is a layer on top of it.
+//! share a shape, and so do sets made otherwise that have the same names from the same places: names and positions are stored
+//! once per place in a program instead of once per set, and how two shapes merge (`//`) is found out once. A small update of a
+//! large set is a layer on top of it.
 //!
 //! Invariants
 //! - the names of a shape are sorted by symbol and unique;
 //! - a layered set's count is that of the union of its layers, which nest at most [`LAYERS_MAX`] deep.
 
 use std::cell::{OnceCell, RefCell};
+use std::hash::{BuildHasher as _, Hash, Hasher};
 use std::sync::atomic::Ordering;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::arena::Heap;
 use super::object::Obj;
@@ -29,10 +31,8 @@ const LAYER_RATIO: usize = 2;
 /// A layer not this many times larger than what is put on top of it is merged with that, so that a set which grows by one
 /// attribute at a time is copied as often as the logarithm of its size says, not every few steps.
 const LAYER_GROWTH: usize = 4;
-/// Results below this size have their merge plan remembered.
-const PLAN_MAX: usize = 96;
-/// Name lists below this size are shared when made at run time.
-const INTERN_MAX: usize = 16;
+/// Merges above this size have their plan remembered when they come a second time; smaller ones at once.
+const PLAN_AT_ONCE_MAX: usize = 96;
 /// Below this size a linear scan beats bisection.
 const SCAN_MAX: usize = 6;
 
@@ -69,6 +69,11 @@ impl Shape {
     #[inline]
     pub(crate) fn position(&self, i: usize) -> Pos {
         self.positions.get(i).copied().unwrap_or(Pos::NONE)
+    }
+
+    /// The shape's address: shapes live as long as the heap.
+    fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// The index of a name.
@@ -229,42 +234,81 @@ impl SetRef {
 #[derive(Clone, Copy)]
 struct Plan {
     shape: &'static Shape,
-    /// Index, shifted left, and 1 for the right side.
-    source: &'static [u32],
+    /// Index, shifted left, and 1 for the right side; not known for a large merge that was done once.
+    source: Option<&'static [u32]>,
 }
 
-/// What the heap remembers about shapes.
+/// How more than two shapes merge.
+struct WidePlan {
+    shape: &'static Shape,
+    /// Indexes into the values of all, one after the other; not known for a merge that was done once.
+    source: Option<&'static [u32]>,
+}
+
+/// What the heap remembers about shapes, which it knows by their addresses.
 #[derive(Default)]
 pub(super) struct Shapes {
     plans: FxHashMap<(usize, usize), Plan>,
-    keys: FxHashMap<&'static [Symbol], &'static Keys>,
+    wide: FxHashMap<Box<[usize]>, WidePlan>,
+    keys: FxHashMap<KeysId<'static>, &'static Keys>,
+    made: FxHashMap<ShapeId<'static>, &'static Shape>,
+}
+
+/// What makes keys equal. The hash is kept: tables that grow do not read all names again.
+#[derive(PartialEq, Eq)]
+struct KeysId<'a> {
+    hash: u64,
+    names: &'a [Symbol],
+}
+
+/// What makes shapes equal.
+#[derive(PartialEq, Eq)]
+struct ShapeId<'a> {
+    hash: u64,
+    /// The address of the keys.
+    keys: usize,
+    own: Pos,
+    positions: &'a [Pos],
+}
+
+impl Hash for KeysId<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Hash for ShapeId<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
 /// An attribute on its way into a set.
 pub(crate) type Attr = (Symbol, Value, Pos);
 
 impl Heap {
-    fn new_keys(&self, names: &[Symbol]) -> &'static Keys {
-        let share = names.len() <= INTERN_MAX;
-        if share && let Some(keys) = self.shapes().borrow().keys.get(names) {
-            return keys;
-        }
-        let names = self.keep_slice(names);
-        let keys = self.keep(Keys {
-            names,
-            by_name: OnceCell::new(),
-            bare: OnceCell::new(),
-        });
-        if share {
-            self.shapes().borrow_mut().keys.insert(names, keys);
-        }
-        keys
+    fn keys(&self, names: &[Symbol]) -> &'static Keys {
+        let hash = FxBuildHasher.hash_one(names);
+        let known = self.shapes().borrow().keys.get(&KeysId { hash, names }).copied();
+        known.unwrap_or_else(|| {
+            let names = self.keep_slice(names);
+            let keys = self.keep(Keys {
+                names,
+                by_name: OnceCell::new(),
+                bare: OnceCell::new(),
+            });
+            self.shapes()
+                .borrow_mut()
+                .keys
+                .insert(KeysId { hash, names }, keys);
+            keys
+        })
     }
 
-    /// A shape of sorted, unique names; `positions` is empty or one per name.
+    /// A shape of sorted, unique names; `positions` is empty or one per name. Equal ones are one.
     pub(crate) fn shape(&self, names: &[Symbol], positions: &[Pos], own: Pos) -> &'static Shape {
         debug_assert!(names.is_sorted() && (positions.is_empty() || positions.len() == names.len()));
-        let keys = self.new_keys(names);
+        let keys = self.keys(names);
         if !own.is_some() && positions.iter().all(|p| !p.is_some()) {
             return keys.bare.get_or_init(|| {
                 self.keep(Shape {
@@ -274,7 +318,30 @@ impl Heap {
                 })
             });
         }
-        let positions = self.keep_slice(positions);
+        let address = std::ptr::from_ref(keys).addr();
+        let hash = FxBuildHasher.hash_one((address, own, positions));
+        let mut id = ShapeId {
+            hash,
+            keys: address,
+            own,
+            positions: &[],
+        };
+        if let Some(known) = self.shapes().borrow().made.get(&ShapeId { positions, ..id }) {
+            return known;
+        }
+        id.positions = self.keep_slice(positions);
+        let shape = self.keep(Shape {
+            keys,
+            positions: id.positions,
+            own,
+        });
+        self.shapes().borrow_mut().made.insert(id, shape);
+        shape
+    }
+
+    /// The shape of a literal: no other has its place.
+    pub(crate) fn literal_shape(&self, names: &[Symbol], positions: &[Pos], own: Pos) -> &'static Shape {
+        let (keys, positions) = (self.keys(names), self.keep_slice(positions));
         self.keep(Shape { keys, positions, own })
     }
 
@@ -322,13 +389,7 @@ impl Heap {
         let made = match leaves.as_slice() {
             [only] => return *only,
             [upper, lower] => self.merge_set(*lower, *upper),
-            _ => {
-                let mut attrs: Vec<Attr> = leaves.iter().flat_map(|l| l.iter()).collect();
-                // The sort is stable: of doubles the uppermost comes first.
-                attrs.sort_by_key(|a| a.0);
-                attrs.dedup_by_key(|a| a.0);
-                SetRef(self.set_of_sorted(&attrs).obj())
-            }
+            _ => self.merge_all(&leaves),
         };
         set.flat_cell().store(made.value().bits(), Ordering::Release);
         self.flat(made)
@@ -365,25 +426,33 @@ impl Heap {
         self.merge_set(self.flat(a), self.flat(b)).value()
     }
 
+    /// Both sets, of which `b` is the upper one. Sets of the same two shapes give sets of the same shape: a package set that
+    /// is put together anew for every platform has its names and positions once.
     fn merge_set(&self, a: FlatSet, b: FlatSet) -> SetRef {
-        let id = |s: &'static Shape| std::ptr::from_ref(s).addr();
-        let key = (id(a.shape), id(b.shape));
-        let remembered = a.values.len() + b.values.len() <= PLAN_MAX;
-        if remembered {
-            let known = self.shapes().borrow().plans.get(&key).copied();
-            let plan = known.unwrap_or_else(|| {
-                let new = self.make_plan(a.shape, b.shape);
-                let plan = Plan {
-                    shape: new.shape,
-                    source: self.keep_slice(&new.source),
-                };
-                self.shapes().borrow_mut().plans.insert(key, plan);
-                plan
-            });
-            return self.run_plan(plan.shape, plan.source, a, b);
+        let key = (a.shape.id(), b.shape.id());
+        let known = self.shapes().borrow().plans.get(&key).copied();
+        if let Some(Plan {
+            shape,
+            source: Some(source),
+        }) = known
+        {
+            return self.run_plan(shape, source, a, b);
         }
-        let new = self.make_plan(a.shape, b.shape);
-        self.run_plan(new.shape, &new.source, a, b)
+        let mut source = Vec::with_capacity(a.values.len() + b.values.len());
+        let shape = match known {
+            Some(plan) => {
+                merge_names(a.shape, b.shape, |from, _, _| source.push(from));
+                plan.shape
+            }
+            None => self.merge_shapes(a.shape, b.shape, &mut source),
+        };
+        let keep = known.is_some() || source.len() <= PLAN_AT_ONCE_MAX;
+        let plan = Plan {
+            shape,
+            source: keep.then(|| self.keep_slice(&source)),
+        };
+        self.shapes().borrow_mut().plans.insert(key, plan);
+        self.run_plan(shape, &source, a, b)
     }
 
     fn run_plan(&self, shape: &'static Shape, source: &[u32], a: FlatSet, b: FlatSet) -> SetRef {
@@ -395,36 +464,69 @@ impl Heap {
         SetRef(value.obj())
     }
 
-    fn make_plan(&self, a: &'static Shape, b: &'static Shape) -> NewPlan {
-        let (an, bn) = (a.names(), b.names());
-        let (mut names, mut positions) = (Vec::with_capacity(an.len() + bn.len()), Vec::new());
-        let mut source = Vec::with_capacity(an.len() + bn.len());
-        let (mut i, mut j) = (0, 0);
-        while i < an.len() || j < bn.len() {
-            let right = j < bn.len() && (i >= an.len() || bn[j] <= an[i]);
-            if right {
-                i += usize::from(i < an.len() && an[i] == bn[j]);
-                names.push(bn[j]);
-                positions.push(b.position(j));
-                source.push((to_u32(j) << 1) | 1);
-                j += 1;
-            } else {
-                names.push(an[i]);
-                positions.push(a.position(i));
-                source.push(to_u32(i) << 1);
-                i += 1;
-            }
+    fn merge_shapes(&self, a: &'static Shape, b: &'static Shape, source: &mut Vec<u32>) -> &'static Shape {
+        let most = a.len() + b.len();
+        let (mut names, mut positions) = (Vec::with_capacity(most), Vec::with_capacity(most));
+        merge_names(a, b, |from, name, pos| {
+            names.push(name);
+            positions.push(pos);
+            source.push(from);
+        });
+        self.shape(&names, &positions, Pos::NONE)
+    }
+
+    /// All sets, uppermost first; remembered as merges of two are.
+    fn merge_all(&self, sets: &[FlatSet]) -> SetRef {
+        let key: Box<[usize]> = sets.iter().map(|set| set.shape.id()).collect();
+        let values: Vec<Value> = sets.iter().flat_map(|set| set.values).copied().collect();
+        let made = |shape, source: &[u32]| {
+            let value = self.set_with(shape, |i| values[to_usize(source[i])]);
+            SetRef(value.obj())
+        };
+        let known = self.shapes().borrow().wide.get(&key).map(|p| (p.shape, p.source));
+        if let Some((shape, Some(source))) = known {
+            return made(shape, source);
         }
-        NewPlan {
-            shape: self.shape(&names, &positions, Pos::NONE),
-            source,
-        }
+        let attrs = sets.iter().flat_map(|set| set.iter());
+        let mut attrs: Vec<(Symbol, u32, Pos)> = (0..)
+            .zip(attrs)
+            .map(|(i, (name, _, pos))| (name, i, pos))
+            .collect();
+        // The sort is stable: of doubles the uppermost comes first.
+        attrs.sort_by_key(|a| a.0);
+        attrs.dedup_by_key(|a| a.0);
+        let source: Vec<u32> = attrs.iter().map(|a| a.1).collect();
+        let shape = known.map_or_else(
+            || {
+                let (names, positions): (Vec<_>, Vec<_>) = attrs.iter().map(|a| (a.0, a.2)).unzip();
+                self.shape(&names, &positions, Pos::NONE)
+            },
+            |(shape, _)| shape,
+        );
+        let plan = WidePlan {
+            shape,
+            source: known.is_some().then(|| self.keep_slice(&source)),
+        };
+        self.shapes().borrow_mut().wide.insert(key, plan);
+        made(shape, &source)
     }
 }
 
-struct NewPlan {
-    shape: &'static Shape,
-    source: Vec<u32>,
+/// Hands over the names of both shapes in order, each with its place in a plan and its position; those in both are `b`'s.
+fn merge_names(a: &Shape, b: &Shape, mut each: impl FnMut(u32, Symbol, Pos)) {
+    let (an, bn) = (a.names(), b.names());
+    let (mut i, mut j) = (0, 0);
+    while i < an.len() || j < bn.len() {
+        let right = j < bn.len() && (i >= an.len() || bn[j] <= an[i]);
+        if right {
+            i += usize::from(i < an.len() && an[i] == bn[j]);
+            each((to_u32(j) << 1) | 1, bn[j], b.position(j));
+            j += 1;
+        } else {
+            each(to_u32(i) << 1, an[i], a.position(i));
+            i += 1;
+        }
+    }
 }
 
 /// The cell the heap keeps its shapes in.

@@ -88,37 +88,68 @@ fn read(heap: &Heap, value: Value) -> BTreeMap<u32, i64> {
         .collect()
 }
 
+/// Names in the test of updates.
+const NAMES: u32 = 160;
+
+/// A symbol for each name, in the same order.
+fn spread(name: u32, sparse: bool) -> u32 {
+    if sparse { 7 + name * name * name } else { 7 + name }
+}
+
+#[test]
+fn sets_made_alike_share_their_shape() {
+    let heap = Heap::new();
+    let shape = |map: &[(u32, i64)]| {
+        let set = attrs(&heap, &map.iter().copied().collect());
+        std::ptr::from_ref(heap.flat(set.as_set().expect("a set")).shape)
+    };
+    assert_eq!(shape(&[(1, 1), (2, 2)]), shape(&[(1, 3), (2, 4)]));
+    assert_ne!(shape(&[(1, 1), (2, 2)]), shape(&[(1, 1), (3, 2)]));
+    let elsewhere = heap.set_of_sorted(&[(Symbol(1), Value::NULL, Pos(9)), (Symbol(2), Value::NULL, Pos(9))]);
+    let elsewhere = heap.flat(elsewhere.as_set().expect("a set"));
+    assert_ne!(shape(&[(1, 1), (2, 2)]), std::ptr::from_ref(elsewhere.shape));
+}
+
 proptest! {
     /// A chain of updates of sets of all sizes agrees with a plain map: look-ups, counts and contents, before and after
-    /// flattening.
+    /// flattening, and again with other values when how the shapes merge is remembered.
     #[test]
     fn updates_agree_with_a_map(
         steps in prop::collection::vec(
-            (any::<bool>(), prop::collection::btree_map(0u32..60, any::<i64>(), 0..40)), 1..14)
+            (any::<bool>(), prop::collection::btree_map(0u32..NAMES, any::<i64>(), 0..90)), 1..14),
+        sparse in any::<bool>(),
     ) {
         let heap = Heap::new();
-        let mut model: BTreeMap<u32, i64> = BTreeMap::new();
-        let mut value = heap.empty_set();
-        for (on_top, step) in steps {
-            let other = attrs(&heap, &step);
-            let (a, b) = if on_top { (value, other) } else { (other, value) };
-            value = heap.update(a.as_set().expect("set"), b.as_set().expect("set"));
-            for (name, n) in step {
-                if on_top { model.insert(name, n); } else { model.entry(name).or_insert(n); }
+        for round in 0..3 {
+            let mut model: BTreeMap<u32, i64> = BTreeMap::new();
+            let mut value = heap.empty_set();
+            for (on_top, step) in &steps {
+                // names far apart fall into other buckets than names that follow each other
+                let step = step.iter().map(|(name, n)| (spread(*name, sparse), n.wrapping_add(round)));
+                let step: BTreeMap<u32, i64> = step.collect();
+                let other = attrs(&heap, &step);
+                let (a, b) = if *on_top { (value, other) } else { (other, value) };
+                value = heap.update(a.as_set().expect("set"), b.as_set().expect("set"));
+                for (name, n) in step {
+                    if *on_top { model.insert(name, n); } else { model.entry(name).or_insert(n); }
+                }
+                let set = value.as_set().expect("set");
+                prop_assert_eq!(set.len(), model.len());
+                for name in 0..NAMES + 2 {
+                    let name = spread(name, sparse);
+                    let found = set.value_of(Symbol(name)).and_then(Value::as_int);
+                    prop_assert_eq!(found, model.get(&name).copied());
+                    let place = model.get(&name).map(|_| Pos(name + 1));
+                    prop_assert_eq!(set.get(Symbol(name)).map(|(_, pos)| pos), place);
+                }
             }
-            let set = value.as_set().expect("set");
-            prop_assert_eq!(set.len(), model.len());
-            for name in 0..60 {
-                let found = set.value_of(Symbol(name)).and_then(Value::as_int);
-                prop_assert_eq!(found, model.get(&name).copied());
-            }
+            prop_assert_eq!(read(&heap, value), model.clone());
+            prop_assert_eq!(value.as_set().expect("set").len(), model.len());
+            let gone: Vec<Symbol> = model.keys().step_by(2).map(|n| Symbol(*n)).collect();
+            let left = heap.without(value.as_set().expect("set"), &gone);
+            model.retain(|n, _| !gone.contains(&Symbol(*n)));
+            prop_assert_eq!(read(&heap, left), model);
         }
-        prop_assert_eq!(read(&heap, value), model.clone());
-        prop_assert_eq!(value.as_set().expect("set").len(), model.len());
-        let gone: Vec<Symbol> = model.keys().step_by(2).map(|n| Symbol(*n)).collect();
-        let left = heap.without(value.as_set().expect("set"), &gone);
-        model.retain(|n, _| !gone.contains(&Symbol(*n)));
-        prop_assert_eq!(read(&heap, left), model);
     }
 
     /// Interned contexts are sets: order and repetition do not matter, union is union.
