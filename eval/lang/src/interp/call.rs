@@ -189,22 +189,25 @@ impl Interp {
             );
             return Err(Self::from_call_site(error, pos));
         };
-        let (mut used, mut defaults) = (0usize, false);
+        let (mut used, mut missing) = (0usize, Vec::new());
         for (slot, formal) in (formals.first_slot..).zip(formals.list) {
             match set.value_of(formal.name) {
                 Some(value) => {
                     used += 1;
                     frame.set_local(slot, value);
                 }
-                None if formal.default.is_some() => {
-                    defaults = true;
-                    frame.set_local(slot, Value::NULL);
-                }
-                None => return Err(self.argument_error(code, formal.name, "without required", pos)),
+                None => match formal.default {
+                    Some(default) => {
+                        frame.set_local(slot, Value::NULL);
+                        missing.push((slot, default));
+                    }
+                    None => return Err(self.argument_error(code, formal.name, "without required", pos)),
+                },
             }
         }
-        if defaults {
-            self.bind_defaults(formals, set, frame);
+        // Defaults may refer to any formal: all that were given are in place.
+        if !missing.is_empty() {
+            self.bind_list(&missing, frame);
         }
         if !formals.ellipsis && used != set.len() {
             let flat = self.heap.flat(set);
@@ -221,16 +224,6 @@ impl Interp {
             }
         }
         Ok(())
-    }
-
-    /// Defaults may refer to any formal: objects are made first, then what they capture is filled in.
-    fn bind_defaults(&mut self, formals: &'static Formals, set: crate::heap::attrs::SetRef, frame: Frame) {
-        let missing: Vec<_> = (formals.first_slot..)
-            .zip(formals.list)
-            .filter(|(_, f)| set.value_of(f.name).is_none())
-            .filter_map(|(slot, f)| Some((slot, f.default?)))
-            .collect();
-        self.bind_list(&missing, frame);
     }
 
     fn lambda_pos(code: &'static LambdaCode) -> Pos {
