@@ -49,19 +49,33 @@ pub struct Parts {
     pub broken: mpsc::Receiver<Failure>,
 }
 
+/// How long a coordinator is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// For one command: what builders still do for it at its end is stopped.
+    Command,
+    /// For others: what was wanted when it ended is wanted again after a restart, and builders go on meanwhile.
+    Server,
+}
+
 /// The parts of this configuration.
 ///
 /// # Errors
 /// When the store, a key or a substituter cannot be used, or a peer does not answer.
 pub async fn open(context: &Context, config: &Config) -> Result<Parts, Failure> {
-    open_with(context, config, config.builder.as_slice()).await
+    open_with(context, config, config.builder.as_slice(), Life::Command).await
 }
 
 /// The same with these builders, URLs or names, in place of the configured one; none means this machine.
 ///
 /// # Errors
 /// As for [`open`].
-pub async fn open_with(context: &Context, config: &Config, builders: &[String]) -> Result<Parts, Failure> {
+pub async fn open_with(
+    context: &Context,
+    config: &Config,
+    builders: &[String],
+    life: Life,
+) -> Result<Parts, Failure> {
     let (teller, broken) = mpsc::channel(1);
     if let Some(url) = &config.coordinator {
         let connection = Connection::open(url).await?;
@@ -84,7 +98,11 @@ pub async fn open_with(context: &Context, config: &Config, builders: &[String]) 
     local.substituters = substituters::open(config, &store.dir).await?;
     local.secret_keys = substituters::secret_keys(config)?;
     local.journal = JournalConfig {
-        sync: JournalSync::Written, // what is lost with this machine, its builders lose too
+        sync: match builders.is_empty() {
+            true => JournalSync::Written, // what is lost with this machine, its builders lose too
+            false => JournalSync::Group,  // others remember what they were given
+        },
+        resume: life == Life::Server,
         ..JournalConfig::default()
     };
     // no other builder will come: what none can build need not wait for one

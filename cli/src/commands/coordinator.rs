@@ -7,7 +7,7 @@ use igloo_remote::{Address, Listener, Services};
 use super::{machines, say};
 use crate::args::CoordinatorArguments;
 use crate::context::Context;
-use crate::coordination;
+use crate::coordination::{self, Life};
 use crate::failure::Failure;
 use crate::stop::Stop;
 
@@ -24,7 +24,7 @@ pub async fn run(context: &Context, arguments: CoordinatorArguments, stop: Stop)
         true => config.builder.clone().into_iter().collect(),
         false => arguments.builder,
     };
-    let mut parts = coordination::open_with(context, &config, &builders).await?;
+    let mut parts = coordination::open_with(context, &config, &builders, Life::Server).await?;
     parts.broken.close(); // machines that cannot be set up are a matter of the job that needs them
     let listener = Listener::bind(&address).await?;
     say(format_args!("listening on {}", listener.address()))?;

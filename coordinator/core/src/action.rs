@@ -57,6 +57,9 @@ pub enum Action {
     },
     /// Give a build to a builder; [`crate::Event::Ended`] answers.
     Dispatch(Dispatch),
+    /// Attend a build that its builder still has, from before a restart or a silence, unless that is done already;
+    /// [`crate::Event::Ended`] answers. Order and lease are those the builder was given.
+    Attach(Dispatch),
     /// Stop a build; [`crate::Event::Ended`] still answers.
     CancelBuild {
         /// Which.

@@ -207,6 +207,9 @@ fn any_prefix_of_the_journal_ends_alike() {
             .run();
             assert_eq!(results(&restarted), expected, "seed {seed}, prefix {crash_at}");
             assert_eq!(restarted.valid, whole.valid, "seed {seed}, prefix {crash_at}");
+            // no builder was lost: what one had begun, or had ended unheard, was attended again
+            let again = restarted.begun.iter().find(|(_, count)| **count > 1);
+            assert_eq!(again, None, "seed {seed}, prefix {crash_at}: built twice");
         }
     });
 }

@@ -9,12 +9,14 @@
 //! - [`steps`]: reading, asking, fetching, building, committing; [`commits`]: registering in groups;
 //! - [`run`], [`evaluate`], [`dry_run`], [`check`]: jobs;
 //! - [`watch`], [`graph`], [`feed`]: who hears of what; [`fault`]: what failed, and whose fault it is;
+//! - [`leases`]: builds that outlive this process, and who is there;
 //! - [`logs`], [`provenance`], [`totals`], [`infos`]: what is kept, counted and remembered.
 //!
 //! Invariants
 //! - outputs are registered only after every check, signed, with where they come from, durable before anybody is told;
 //! - a failure of a builder is never blamed on what was built;
-//! - dropping the coordinator stops all it began; [`LocalCoordinator::close`] waits for that.
+//! - dropping the coordinator stops all it began but the builds that their builders keep ([`igloo_build::lease`]): these are
+//!   attended again after a restart. [`LocalCoordinator::close`] waits for that.
 
 mod check;
 mod commits;
@@ -27,6 +29,7 @@ mod feed;
 mod graph;
 mod infos;
 pub mod journal;
+mod leases;
 mod logs;
 mod pool;
 pub mod provenance;
@@ -80,16 +83,23 @@ impl LocalCoordinator {
     /// The state folder cannot be used, or another coordinator uses it.
     pub async fn open(config: LocalConfig) -> Result<Self, OpenCoordinatorError> {
         let (dir, sync, logs) = (config.state_dir.clone(), config.journal.sync, config.logs);
-        let (mut journal, records, logs) = blocking::run(move || {
+        let seed = config.seed;
+        let (mut journal, records, logs, owner) = blocking::run(move || {
             let (journal, records) = Journal::open(&dir, sync)?;
-            let logs = LogStore::open(dir.join("logs"), logs)
-                .map_err(|source| OpenCoordinatorError::Logs { dir, source })?;
-            Ok::<_, OpenCoordinatorError>((journal, records, logs))
+            let logs = LogStore::open(dir.join("logs"), logs, &open_leases(&records)).map_err(|source| {
+                OpenCoordinatorError::Logs {
+                    dir: dir.clone(),
+                    source,
+                }
+            })?;
+            let owner = leases::owner(&dir, seed, journal.is_new())
+                .map_err(|source| OpenCoordinatorError::Owner { dir, source })?;
+            Ok::<_, OpenCoordinatorError>((journal, records, logs, owner))
         })
         .await?;
         let (commits, committing) = Commits::new(config.store.clone());
         let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-        let shared = Arc::new(Shared::new(config, sender, logs, commits));
+        let shared = Arc::new(Shared::new(config, sender, logs, commits, owner));
         let Restored {
             machine,
             first,
@@ -101,7 +111,7 @@ impl LocalCoordinator {
         let tasks = vec![
             tokio::spawn(turns.run(receiver, first)),
             tokio::spawn(committing),
-            tokio::spawn(heartbeats(Arc::clone(&shared))),
+            tokio::spawn(leases::watch_builders(Arc::clone(&shared))),
         ];
         let coordinator = Self {
             shared,
@@ -114,16 +124,11 @@ impl LocalCoordinator {
         Ok(coordinator)
     }
 
-    /// A builder comes, or comes back.
+    /// A builder comes, or comes back: what it still has from before a restart is attended again. One that gives no answer
+    /// is asked until it does.
     pub async fn add_builder(&self, builder: NamedBuilder) {
-        let (builder, offers) = self.shared.pool.add(builder);
-        let running = BTreeSet::new(); // builds end with the call that asked for them
-        let event = Event::BuilderUp {
-            builder,
-            offers,
-            running,
-        };
-        self.shared.tell(event).await;
+        let (id, builder) = self.shared.pool.add(builder);
+        self.shared.builder_up(id, &builder).await;
     }
 
     /// A builder goes, and what it runs is stopped and given to others. `false` when it was not there.
@@ -149,7 +154,8 @@ impl LocalCoordinator {
         record.map_err(|error| host(error.to_string(), error.code()))
     }
 
-    /// Stops all that goes on, and waits until builders have let go of it.
+    /// Stops all that goes on, and waits until builders have let go of it. Where a restart goes on with what was wanted
+    /// ([`config::JournalConfig::resume`]), builds that their builders keep are left for it.
     pub async fn close(&self) {
         self.shared.give_up("it is closing down".to_owned());
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
@@ -160,6 +166,9 @@ impl LocalCoordinator {
             let _ = task.await; // it was aborted
         }
         self.shared.shut_down().await;
+        if !self.shared.config.journal.resume {
+            self.shared.release_all().await;
+        }
     }
 }
 
@@ -228,13 +237,14 @@ fn restore(shared: &Shared, records: Vec<Record>) -> Restored {
         let gone = open.extract_if(.., |_, count| *count == 0);
         kept.extend(gone.map(|(client, _)| Record::ClientGone { client }));
     } else {
+        // whoever asks again finds its builds; those that nobody asks for are stopped in time
         open.clear();
-        let last = kept.iter().filter_map(|record| match record {
-            Record::Leased { lease, .. } | Record::LeasesGiven { last: lease } => Some(*lease),
-            _ => None,
+        kept.retain(|record| {
+            matches!(
+                record,
+                Record::Leased { .. } | Record::Released { .. } | Record::LeasesGiven { .. }
+            )
         });
-        let last = last.max().map(|last| Record::LeasesGiven { last });
-        kept = last.into_iter().collect();
     }
     let records = kept;
     shared.set_orphans(open);
@@ -246,21 +256,17 @@ fn restore(shared: &Shared, records: Vec<Record>) -> Restored {
     }
 }
 
-/// Says that builders are there: those of this process cannot fall silent unless all of it does.
-async fn heartbeats(shared: Arc<Shared>) {
-    let every = shared.config.heartbeat();
-    loop {
-        tokio::time::sleep(every).await;
-        for builder in shared.pool.ids() {
-            let load_permille = 0;
-            shared
-                .tell(Event::Heartbeat {
-                    builder,
-                    load_permille,
-                })
-                .await;
-        }
+/// Builds that builders may still have.
+fn open_leases(records: &[Record]) -> BTreeSet<u64> {
+    let mut open = BTreeSet::new();
+    for record in records {
+        match record {
+            Record::Leased { lease, .. } => open.insert(lease.0),
+            Record::Released { lease } => open.remove(&lease.0),
+            _ => false,
+        };
     }
+    open
 }
 
 /// Why a coordinator cannot start.
@@ -269,6 +275,15 @@ pub enum OpenCoordinatorError {
     /// Its journal cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The name it gives orders under cannot be kept.
+    #[error("the coordinator's name in {} cannot be read or written", dir.display())]
+    Owner {
+        /// The state folder.
+        dir: std::path::PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// Its logs cannot be used.
     #[error("the logs in {} cannot be used", dir.display())]
     Logs {
@@ -285,7 +300,7 @@ impl OpenCoordinatorError {
     pub fn code(&self) -> Code {
         match self {
             Self::Journal(error) => error.code(),
-            Self::Logs { source, .. } => Code::from_io(source),
+            Self::Logs { source, .. } | Self::Owner { source, .. } => Code::from_io(source),
         }
     }
 }

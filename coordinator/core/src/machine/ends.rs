@@ -3,6 +3,8 @@
 //! Invariants
 //! - nothing is valid before the store has said so: a build that succeeded is committed first;
 //! - the first result of a derivation is committed, whichever lease it came under; those after it are dropped;
+//! - a lease whose result is committed is open in the journal until that is done: after a crash amid it, a builder that
+//!   still has the result gives it again, and nothing is built twice;
 //! - a builder's failure is counted against the builder, never told as the derivation's.
 
 use nix_compat::derivation::OutputName;
@@ -22,13 +24,13 @@ use crate::timers::Timer;
 /// Outputs on their way into the store.
 #[derive(Debug)]
 pub(super) struct Committing {
-    build: NodeIx,
+    pub lease: Lease,
     outputs: Vec<MadeOutput>,
 }
 
 impl Machine {
     pub(super) fn ended(&mut self, id: LeaseId, end: BuildEnd) {
-        let Some(lease) = self.release(id) else {
+        let Some(lease) = self.let_lease_go(id) else {
             self.stats.ignored += 1;
             return;
         };
@@ -36,24 +38,39 @@ impl Machine {
         match end {
             BuildEnd::Built { outputs, .. } => {
                 self.builders.served(lease.builder);
-                self.built(id, &lease, outputs);
+                self.built(id, lease, outputs);
             }
-            BuildEnd::Failed(fault) if holds => self.fault(&lease, fault),
-            BuildEnd::Failed(_) => {}
+            BuildEnd::Failed(fault) => {
+                self.note_released(id, &lease);
+                if holds {
+                    self.fault(&lease, fault);
+                }
+            }
+        }
+    }
+
+    /// A lease is over, and so it stands in the journal.
+    pub(super) fn release(&mut self, id: LeaseId) {
+        if let Some(lease) = self.let_lease_go(id) {
+            self.note_released(id, &lease);
+        }
+    }
+
+    /// That of a lost one stands there since it was lost.
+    fn note_released(&mut self, id: LeaseId, lease: &Lease) {
+        if lease.state != LeaseState::Lost {
+            self.actions.push(Action::Journal(Record::Released { lease: id }));
         }
     }
 
     /// A lease is over: its slot is free.
-    pub(super) fn release(&mut self, id: LeaseId) -> Option<Lease> {
+    fn let_lease_go(&mut self, id: LeaseId) -> Option<Lease> {
         let lease = self.leases.remove(id)?;
         self.unmention(lease.build);
         if lease.state.has_slot() {
             self.builders.vacate(lease.builder, lease.memory_mib, self.now);
             self.ready.stopped(lease.owner);
             self.place_due = true;
-        }
-        if lease.state != LeaseState::Lost {
-            self.actions.push(Action::Journal(Record::Released { lease: id }));
         }
         if let Some(build) = self.graph.build_mut(lease.build)
             && build.restored == Some(id)
@@ -63,23 +80,23 @@ impl Machine {
         Some(lease)
     }
 
-    fn built(&mut self, id: LeaseId, lease: &Lease, outputs: Vec<MadeOutput>) {
+    fn built(&mut self, id: LeaseId, lease: Lease, outputs: Vec<MadeOutput>) {
         let node = lease.build;
         let Some(build) = self.graph.build(node) else {
-            return;
+            return self.note_released(id, &lease);
         };
+        let drv = build.drv.clone();
         match build.state {
-            BuildState::Committing | BuildState::Failed(_) => return,
+            BuildState::Committing | BuildState::Failed(_) => return self.note_released(id, &lease),
             // a late result when another is valid already
-            BuildState::Idle if !build.outputs.is_empty() && !self.lacks_outputs(build) => return,
+            BuildState::Idle if !build.outputs.is_empty() && !self.lacks_outputs(build) => {
+                return self.note_released(id, &lease);
+            }
             BuildState::Leased(other) if other != id => self.cancel_lease(other),
             BuildState::Leased(_) => {}
             _ => self.let_go(node),
         }
         self.set_build(node, BuildState::Committing);
-        let Some(drv) = self.drv(node).cloned() else {
-            return;
-        };
         let provenance = Provenance {
             lease: id,
             attempt: lease.attempt,
@@ -93,15 +110,17 @@ impl Machine {
             provenance,
         });
         self.mention(node);
-        self.committing.insert(id, Committing { build: node, outputs });
+        self.committing.insert(id, Committing { lease, outputs });
     }
 
     pub(super) fn committed(&mut self, id: LeaseId, result: CommitResult) {
-        let Some(Committing { build: node, outputs }) = self.committing.remove(&id) else {
+        let Some(Committing { lease, outputs }) = self.committing.remove(&id) else {
             self.stats.ignored += 1;
             return;
         };
+        let node = lease.build;
         self.unmention(node);
+        self.note_released(id, &lease);
         match result {
             CommitResult::Valid => self.made(node, id, &outputs),
             CommitResult::Rejected { reason } => {

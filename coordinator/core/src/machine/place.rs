@@ -81,11 +81,7 @@ impl Machine {
 
     fn lease(&mut self, node: NodeIx, fit: &Fit, builder: BuilderId) {
         let id = self.leases.next_id();
-        let delivery = if self.builders.pushes(builder) {
-            Delivery::Push
-        } else {
-            Delivery::StreamBack
-        };
+        let delivery = self.delivery(builder);
         let owner = self.graph[node].owner;
         let Some(build) = self.graph.build_mut(node) else {
             return;
@@ -121,6 +117,15 @@ impl Machine {
             memory_mib,
             delivery,
         }));
+    }
+
+    /// Where a builder's outputs go.
+    pub(super) fn delivery(&self, builder: BuilderId) -> Delivery {
+        if self.builders.pushes(builder) {
+            Delivery::Push
+        } else {
+            Delivery::StreamBack
+        }
     }
 
     pub(super) fn add_lease(&mut self, id: LeaseId, lease: Lease) {

@@ -74,9 +74,11 @@ impl Machine {
                 }));
             }
         }
+        let committing = self.committing.iter().map(|(id, of)| (*id, &of.lease));
         let open = self
             .leases
             .iter()
+            .chain(committing)
             .filter(|(_, lease)| lease.state != LeaseState::Lost);
         records.extend(open.filter_map(|(id, lease)| {
             Some(Record::Leased {

@@ -2,12 +2,12 @@
 //!
 //! Invariants
 //! - a builder that is gone holds no slot; what it ran is tried elsewhere, and its late results are still welcome;
-//! - a builder that comes back keeps what it runs, where nobody else has it by now.
+//! - a builder that comes back keeps what it runs, where nobody else has it by now, and that is attended again.
 
 use std::collections::BTreeSet;
 
 use super::Machine;
-use crate::action::Action;
+use crate::action::{Action, Dispatch};
 use crate::event::BuilderOffer;
 use crate::id::{BuilderId, LeaseId};
 use crate::journal::Record;
@@ -62,7 +62,23 @@ impl Machine {
             self.take_back(id, &lease);
         } else if !is_held || lease.state == LeaseState::Cancelling {
             self.cancel_lease(id);
+            return;
         }
+        self.attach(id, &lease);
+    }
+
+    fn attach(&mut self, id: LeaseId, lease: &Lease) {
+        let Some(drv) = self.drv(lease.build).cloned() else {
+            return;
+        };
+        self.actions.push(Action::Attach(Dispatch {
+            lease: id,
+            attempt: lease.attempt,
+            builder: lease.builder,
+            drv,
+            memory_mib: lease.memory_mib,
+            delivery: self.delivery(lease.builder),
+        }));
     }
 
     fn take_back(&mut self, id: LeaseId, lease: &Lease) {

@@ -76,6 +76,8 @@ pub struct End {
     pub makespan: Duration,
     pub events: u64,
     pub built: u64,
+    /// How often each derivation that does not fail was begun by a builder.
+    pub begun: BTreeMap<StorePath, u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -95,8 +97,10 @@ enum Happening {
 struct SimBuilder {
     offer: BuilderOffer,
     connected: bool,
-    /// Running leases, with their ends, or ended ones that were not heard.
+    /// Running leases, and ended ones with their ends: kept until the machine has let them go.
     leases: BTreeMap<LeaseId, (StorePath, Option<BuildEnd>)>,
+    /// Those whose end somebody would hear.
+    attended: BTreeSet<LeaseId>,
 }
 
 pub struct World {
@@ -120,6 +124,7 @@ pub struct World {
     crashed: bool,
     events: u64,
     built: u64,
+    begun: BTreeMap<StorePath, u32>,
     last_end: Time,
 }
 
@@ -144,6 +149,7 @@ impl World {
             crashed: false,
             events: 0,
             built: 0,
+            begun: BTreeMap::new(),
             last_end: Time::ZERO,
             setup,
         };
@@ -159,6 +165,7 @@ impl World {
                 offer,
                 connected: false,
                 leases: BTreeMap::new(),
+                attended: BTreeSet::new(),
             };
             self.builders.insert(id, builder);
             self.at(Time::ZERO, Happening::BuilderBack(id));
@@ -213,6 +220,7 @@ impl World {
             makespan: self.last_end.since(Time::ZERO),
             events: self.events,
             built: self.built,
+            begun: self.begun,
         }
     }
 
@@ -287,6 +295,12 @@ impl World {
             if let Action::Journal(record) = action {
                 if let Record::Released { lease } = &record {
                     self.live.retain(|_, live| live != lease);
+                    for builder in self.builders.values_mut() {
+                        let is_ended = matches!(builder.leases.get(lease), Some((_, Some(_))));
+                        if is_ended && builder.connected {
+                            builder.leases.remove(lease);
+                        }
+                    }
                 }
                 self.journal.push(record);
                 if Some(self.journal.len()) == self.setup.crash_at && !self.crashed {
@@ -317,6 +331,10 @@ impl World {
                 self.soon(Happening::Tell(Event::Resolved { drv, resolved }));
             }
             Action::Dispatch(dispatch) => self.dispatch(&dispatch),
+            Action::Attach(order) => {
+                self.live.insert(order.drv.clone(), order.lease);
+                self.attach(order.builder, order.lease);
+            }
             Action::CancelBuild { lease, builder } => {
                 self.live.retain(|_, live| *live != lease);
                 self.cancel(builder, lease);
@@ -462,6 +480,10 @@ impl World {
         assert!(running < slots as usize, "seed {seed}: more builds than slots");
         assert!(builder.offer.systems.contains(&drv.info.needs.system));
         builder.leases.insert(order.lease, (order.drv.clone(), None));
+        builder.attended.insert(order.lease);
+        if !drv.fails {
+            *self.begun.entry(order.drv.clone()).or_default() += 1;
+        }
         let end = self.now.after(drv.run);
         self.at(end, Happening::BuildEnds(order.builder, order.lease));
     }
@@ -479,12 +501,25 @@ impl World {
 
     fn hear(&mut self, id: BuilderId, lease: LeaseId, drv: StorePath, end: BuildEnd) {
         let builder = self.builders.get_mut(&id).unwrap();
-        if builder.connected {
-            builder.leases.remove(&lease);
+        builder.leases.insert(lease, (drv, Some(end.clone())));
+        if builder.connected && builder.attended.contains(&lease) {
             self.last_end = self.now;
             self.at(self.now, Happening::Outside(Event::Ended { lease, end }));
-        } else {
-            builder.leases.insert(lease, (drv, Some(end)));
+        }
+    }
+
+    /// Somebody hears the end of a build from now on, or again.
+    fn attach(&mut self, id: BuilderId, lease: LeaseId) {
+        let seed = self.setup.seed;
+        let builder = self.builders.get_mut(&id).unwrap();
+        let found = builder.leases.get(&lease).cloned();
+        assert!(
+            found.is_some(),
+            "seed {seed}: attends {lease}, which its builder lacks"
+        );
+        builder.attended.insert(lease);
+        if let Some((drv, Some(end))) = found {
+            self.hear(id, lease, drv, end);
         }
     }
 
@@ -523,8 +558,7 @@ impl World {
         if !builder.connected {
             return;
         }
-        if let Some((_, None)) = builder.leases.get(&lease) {
-            builder.leases.remove(&lease);
+        if builder.leases.remove(&lease).is_some() {
             let end = BuildEnd::Failed(BuildFault::Cancelled);
             self.soon(Happening::Outside(Event::Ended { lease, end }));
         }
@@ -574,6 +608,7 @@ impl World {
             return;
         }
         builder.connected = false;
+        builder.attended.clear();
         if !keeps {
             builder.leases.clear();
         }
@@ -589,20 +624,12 @@ impl World {
         let builder = self.builders.get_mut(&id).unwrap();
         builder.connected = true;
         let running = builder.leases.keys().copied().collect();
-        let ended: Vec<_> = builder
-            .leases
-            .iter()
-            .filter_map(|(lease, (drv, end))| Some((*lease, drv.clone(), end.clone()?)))
-            .collect();
         let offers = builder.offer.clone();
         self.tell(Event::BuilderUp {
             builder: id,
             offers,
             running,
         });
-        for (lease, drv, end) in ended {
-            self.hear(id, lease, drv, end);
-        }
         self.at(self.now.after(Duration::from_secs(20)), Happening::Heartbeat(id));
     }
 
@@ -643,6 +670,7 @@ impl World {
         self.resend();
         for id in self.builders.keys().copied().collect::<Vec<_>>() {
             let builder = self.builders.get_mut(&id).unwrap();
+            builder.attended.clear();
             if builder.connected {
                 builder.connected = false;
                 let back = self.now.after(Duration::from_millis(self.rng.below(30_000)));

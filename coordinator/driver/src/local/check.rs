@@ -18,7 +18,8 @@ use super::fault::{BuildFailure, chain};
 use super::infos::Reading;
 use super::logs::LogWriter;
 use super::run::Client;
-use super::steps::dispatch::{prepare_build, run_builder};
+use super::steps::call;
+use super::steps::dispatch::prepare_build;
 use super::totals::Total;
 use super::watch::{BuiltRecord, GoalEnd};
 use crate::job::{BuildEnded, FailureKind, FailureReport, JobError, Update};
@@ -166,7 +167,7 @@ async fn compare(
     let started = Instant::now();
     let options = &client.options;
     let prepared = prepare_build(shared, drv, options, options.memory_mib, Reading::Anew).await?;
-    let (report, made) = run_builder(shared, builder, drv, &prepared.request, log).await?;
+    let (report, made) = call::run(shared, builder, drv, &prepared.request, log, None).await?;
     let derivation = &prepared.derivation;
     let finished = outputs::finish(shared.store(), drv, derivation, &prepared.request, made).await?;
     for info in &finished.infos {

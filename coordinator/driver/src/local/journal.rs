@@ -26,6 +26,7 @@ pub(crate) struct Journal {
     /// Its size when it was last written anew.
     base_size: u64,
     sync: JournalSync,
+    is_new: bool,
     _lock: File,
 }
 
@@ -42,6 +43,7 @@ impl Journal {
             TryLockError::Error(source) => failed(source),
         })?;
         let records = read(dir)?;
+        let is_new = !dir.join("journal").try_exists().map_err(failed)?;
         let file = File::options()
             .create(true)
             .append(true)
@@ -53,9 +55,15 @@ impl Journal {
             base_size: 0,
             file,
             sync,
+            is_new,
             _lock: lock,
         };
         Ok((journal, records))
+    }
+
+    /// Whether there was none before.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Appends records; they are safe when this returns, as far as was asked for. Blocks.

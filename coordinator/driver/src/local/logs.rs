@@ -1,22 +1,27 @@
 //! Logs of builds, kept compressed: the last of each derivation.
 //!
-//! On disk: `STATE/logs/AB/REST.gz`, where `ABREST` is the derivation's base name.
+//! On disk: `STATE/logs/AB/REST.gz`, where `ABREST` is the derivation's base name; `STATE/logs/.tmp-LEASE` while it is written.
+//! Each portion is a gzip member of its own, whose comment is the number of log bytes up to its end: what a crash leaves of the
+//! log of a build that goes on is whole members, and says where to go on.
 //!
 //! Invariants
 //! - a log appears whole, in one step, when its build has ended;
+//! - each byte of a build's output is in it once, wherever calls broke; what is missing is said;
 //! - one log has at most `log_bytes_max` bytes, all together at most `total_bytes_max` and what is being written.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use flate2::Compression;
+use flate2::bufread::GzDecoder;
 use flate2::read::MultiGzDecoder;
-use flate2::write::GzEncoder;
+use flate2::{Compression, GzBuilder};
 use igloo_castore::blocking;
 use nix_compat::store_path::StorePath;
 
@@ -50,7 +55,7 @@ fn log_path(dir: &Path, drv: &StorePath) -> PathBuf {
 }
 
 async fn read(path: PathBuf, log_bytes_max: u64) -> std::io::Result<Option<Bytes>> {
-    let bound = log_bytes_max.saturating_add(4096); // and the note that it was cut
+    let bound = bytes_bound(log_bytes_max);
     blocking::run(move || {
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -71,17 +76,22 @@ pub(crate) struct LogStore {
     config: LogConfig,
     /// Bytes of all logs, as last counted, and of those written since.
     total: Arc<AtomicU64>,
+    /// Logs that were found half written, of builds that may go on.
+    left: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 impl LogStore {
-    /// Opens the logs in `dir`; removes what a crash left, and the oldest where there is too much. Blocks.
-    pub(crate) fn open(dir: PathBuf, config: LogConfig) -> std::io::Result<Self> {
+    /// Opens the logs in `dir`; removes what a crash left, but for logs of these leases, and the oldest where there is too
+    /// much. Blocks.
+    pub(crate) fn open(dir: PathBuf, config: LogConfig, open: &BTreeSet<u64>) -> std::io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         let store = Self {
             dir: dir.into(),
             config,
             total: Arc::default(),
+            left: Arc::default(),
         };
+        store.sort_out(open)?;
         store.clear()?;
         Ok(store)
     }
@@ -91,13 +101,53 @@ impl LogStore {
         LogWriter {
             store: self.clone(),
             path: self.path(drv),
-            temporary: self.dir.join(format!("{TEMPORARY}{lease}")),
+            temporary: self.temporary(lease),
             file: None,
             pending: Vec::new(),
             size: 0,
             tail: Vec::new(),
+            survives: false,
             failed: false,
         }
+    }
+
+    /// The log of a build that goes on, as far as it was written before.
+    pub(crate) async fn resume(&self, drv: &StorePath, lease: u64) -> LogWriter {
+        let mut log = self.begin(drv, lease);
+        let (temporary, bound) = (log.temporary.clone(), bytes_bound(self.config.log_bytes_max));
+        match blocking::run(move || recover(&temporary, bound)).await {
+            Ok(Some(found)) => {
+                log.size = found.size;
+                log.tail = found.tail;
+                log.file = Some(found.file);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(log = %log.path.display(), %error, "the first part of a log is lost");
+            }
+        }
+        log
+    }
+
+    /// What was written of the log of a build that does not go on. Blocks, shortly.
+    pub(crate) fn forget(&self, lease: u64) {
+        self.left().remove(&lease);
+        let _ = std::fs::remove_file(self.temporary(lease)); // else the next start removes it
+    }
+
+    /// The same, where it was left by a crash.
+    pub(crate) fn forget_left(&self, lease: u64) {
+        if self.left().contains(&lease) {
+            self.forget(lease);
+        }
+    }
+
+    fn left(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn temporary(&self, lease: u64) -> PathBuf {
+        self.dir.join(format!("{TEMPORARY}{lease}"))
     }
 
     /// The last log of a derivation.
@@ -109,17 +159,27 @@ impl LogStore {
         log_path(&self.dir, drv)
     }
 
+    /// Half-written logs: those of open leases are kept.
+    fn sort_out(&self, open: &BTreeSet<u64>) -> std::io::Result<()> {
+        for file in std::fs::read_dir(&self.dir)? {
+            let file = file?;
+            let Some(lease) = lease_of(&file.file_name()) else {
+                continue;
+            };
+            match lease.filter(|lease| open.contains(lease)) {
+                Some(lease) => drop(self.left().insert(lease)),
+                None => std::fs::remove_file(file.path())?,
+            }
+        }
+        Ok(())
+    }
+
     fn clear(&self) -> std::io::Result<()> {
         let mut logs: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for folder in std::fs::read_dir(&self.dir)? {
             let folder = folder?;
-            if folder
-                .file_name()
-                .as_encoded_bytes()
-                .starts_with(TEMPORARY.as_bytes())
-            {
-                std::fs::remove_file(folder.path())?;
-                continue;
+            if lease_of(&folder.file_name()).is_some() {
+                continue; // it is being written
             }
             for log in std::fs::read_dir(folder.path())? {
                 let log = log?;
@@ -159,27 +219,62 @@ pub(crate) struct LogWriter {
     store: LogStore,
     path: PathBuf,
     temporary: PathBuf,
-    file: Option<GzEncoder<File>>,
+    file: Option<File>,
     pending: Vec<u8>,
+    /// Bytes the build has logged, kept or not.
     size: u64,
     tail: Vec<u8>,
+    /// Its build outlives this process.
+    survives: bool,
     failed: bool,
 }
 
 impl LogWriter {
-    /// Appends bytes. A disk that refuses costs the log, not the build.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+    /// Bytes the build has logged so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The build outlives this process: what was written is left for the next one.
+    pub(crate) fn survive(&mut self) {
+        self.survives = true;
+    }
+
+    /// Takes the bytes that follow the first `sequence` of the build's; how many of them it has already. A disk that refuses
+    /// costs the log, not the build.
+    pub(crate) async fn write(&mut self, sequence: u64, bytes: Bytes) -> usize {
+        let known = usize::try_from(self.size.saturating_sub(sequence)).unwrap_or(usize::MAX);
+        let known = known.min(bytes.len());
+        if sequence > self.size {
+            let lost = sequence - self.size;
+            self.note(&format!("\n[{lost} bytes of this log were lost]\n"));
+            self.size = sequence;
+        }
+        self.push(&bytes[known..]);
+        if self.pending.len() >= PENDING_MAX {
+            self.flush(false).await;
+        }
+        known
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
         self.add_tail(bytes);
-        let room = self.store.config.log_bytes_max.saturating_sub(self.size);
+        let size_max = self.store.config.log_bytes_max;
+        let room = size_max.saturating_sub(self.size);
         let kept = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
         self.pending.extend_from_slice(&bytes[..kept]);
+        let was_whole = self.size <= size_max;
         self.size = self.size.saturating_add(bytes.len() as u64);
-        if kept > 0 && kept < bytes.len() {
+        if was_whole && self.size > size_max {
             self.pending
                 .extend_from_slice(b"\n[the rest of this log was not kept]\n");
         }
-        if self.pending.len() >= PENDING_MAX {
-            self.flush(false).await;
+    }
+
+    /// Says something of the log in it, where there is room.
+    fn note(&mut self, text: &str) {
+        if self.size < self.store.config.log_bytes_max {
+            self.pending.extend_from_slice(text.as_bytes());
         }
     }
 
@@ -218,6 +313,7 @@ impl LogWriter {
             return;
         }
         let pending = std::mem::take(&mut self.pending);
+        let size = self.size;
         let (file, temporary, path) = (self.file.take(), self.temporary.clone(), self.path.clone());
         let store = self.store.clone();
         let result = blocking::run(move || {
@@ -226,13 +322,13 @@ impl LogWriter {
             }
             let mut file = match file {
                 Some(file) => file,
-                None => GzEncoder::new(File::create(&temporary)?, Compression::fast()),
+                None => File::create(&temporary)?,
             };
-            file.write_all(&pending)?;
+            write_member(&mut file, &pending, size)?;
             if !is_last {
                 return Ok(Some(file));
             }
-            let size = file.finish()?.metadata()?.len();
+            let size = file.metadata()?.len();
             rename(&temporary, &path)?;
             store.grew(size)?;
             Ok(None)
@@ -249,10 +345,76 @@ impl LogWriter {
 
 impl Drop for LogWriter {
     fn drop(&mut self) {
-        if self.file.take().is_some() {
+        if self.file.take().is_some() && !self.survives {
             let _ = std::fs::remove_file(&self.temporary); // else the next start removes it
         }
     }
+}
+
+/// The lease whose log a file is while it is written: `Some(None)` where that cannot be told.
+#[expect(
+    clippy::option_option,
+    reason = "no such file, and one without a lease, are two things"
+)]
+fn lease_of(name: &OsStr) -> Option<Option<u64>> {
+    let number = name.as_encoded_bytes().strip_prefix(TEMPORARY.as_bytes())?;
+    Some(
+        std::str::from_utf8(number)
+            .ok()
+            .and_then(|number| number.parse().ok()),
+    )
+}
+
+/// Appends a portion of a log, up to that many bytes of it.
+fn write_member(file: &mut File, bytes: &[u8], size: u64) -> std::io::Result<()> {
+    let mut member = GzBuilder::new()
+        .comment(size.to_string())
+        .write(Vec::new(), Compression::fast());
+    member.write_all(bytes)?;
+    file.write_all(&member.finish()?)
+}
+
+/// A log that a crash left.
+struct Recovered {
+    file: File,
+    size: u64,
+    tail: Vec<u8>,
+}
+
+/// The whole members of a half-written log, the rest cut off. Blocks.
+fn recover(path: &Path, bytes_max: u64) -> std::io::Result<Option<Recovered>> {
+    let file = match File::options().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut reader = BufReader::new(file);
+    let (mut whole, mut size, mut tail) = (0, 0, Vec::new());
+    while let Some((bytes, end)) = read_member(&mut reader, bytes_max) {
+        (whole, size) = (reader.stream_position()?, end);
+        tail.extend_from_slice(&bytes);
+        tail.drain(..tail.len().saturating_sub(TAIL_MAX));
+    }
+    let mut file = reader.into_inner();
+    file.set_len(whole)?;
+    file.seek(SeekFrom::Start(whole))?;
+    Ok(Some(Recovered { file, size, tail }))
+}
+
+/// A whole member, and the size of the log with it; `None` at the end, or where it was torn off.
+fn read_member(reader: &mut BufReader<File>, bytes_max: u64) -> Option<(Vec<u8>, u64)> {
+    let mut decoder = GzDecoder::new(reader);
+    let mut bytes = Vec::new();
+    decoder.by_ref().take(bytes_max).read_to_end(&mut bytes).ok()?;
+    let comment = decoder.header()?.comment()?;
+    let size = std::str::from_utf8(comment).ok()?.parse().ok()?;
+    // not only as much as is allowed, but all of it, with its checksum
+    matches!(decoder.read(&mut [0]), Ok(0)).then_some((bytes, size))
+}
+
+/// Bytes of a log, with what it says of itself.
+fn bytes_bound(log_bytes_max: u64) -> u64 {
+    log_bytes_max.saturating_add(4096)
 }
 
 fn remove(path: &Path) -> std::io::Result<()> {
@@ -285,8 +447,10 @@ mod tests {
 
     async fn write(store: &LogStore, number: u8, bytes: &[u8]) -> Vec<Bytes> {
         let mut log = store.begin(&drv(number), u64::from(number));
+        let mut sequence = 0;
         for part in bytes.chunks(100_000) {
-            log.write(part).await;
+            log.write(sequence, Bytes::copy_from_slice(part)).await;
+            sequence += part.len() as u64;
         }
         log.finish().await
     }
@@ -294,7 +458,7 @@ mod tests {
     #[tokio::test]
     async fn the_last_log_counts() {
         let dir = tempfile::tempdir().unwrap();
-        let store = LogStore::open(dir.path().into(), LogConfig::default()).unwrap();
+        let store = LogStore::open(dir.path().into(), LogConfig::default(), &BTreeSet::new()).unwrap();
         assert_eq!(write(&store, 1, b"one\ntwo").await, ["one", "two"]);
         assert_eq!(store.read(&drv(1)).await.unwrap().unwrap(), "one\ntwo");
         let long = "a line\n".repeat(100_000);
@@ -312,7 +476,7 @@ mod tests {
             total_bytes_max: 10_000,
             ..LogConfig::default()
         };
-        let store = LogStore::open(dir.path().into(), config).unwrap();
+        let store = LogStore::open(dir.path().into(), config, &BTreeSet::new()).unwrap();
         // digests do not compress
         let noise = |number: u8| {
             let mut bytes = vec![0; 2000];
@@ -334,7 +498,54 @@ mod tests {
         }
         assert!((2..=5).contains(&kept.len()) && kept.contains(&19), "{kept:?}");
         std::fs::write(dir.path().join(".tmp-7"), "left over").unwrap();
-        LogStore::open(dir.path().into(), config).unwrap();
+        LogStore::open(dir.path().into(), config, &BTreeSet::new()).unwrap();
         assert!(!dir.path().join(".tmp-7").exists());
+    }
+    /// After a crash amid a build that goes on, each byte is in the log once: what was written is gone on with, and a torn
+    /// portion comes again. Bytes that never come are counted.
+    #[tokio::test]
+    async fn a_log_is_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |number: u32| Bytes::from(format!("line {number:>8}\n"));
+        let lines = |numbers: std::ops::Range<u32>| numbers.map(line);
+        let size = line(0).len() as u64;
+        let open = |leases: &[u64]| {
+            let leases = leases.iter().copied().collect();
+            LogStore::open(dir.path().into(), LogConfig::default(), &leases).unwrap()
+        };
+        let store = open(&[]);
+        let mut log = store.begin(&drv(1), 7);
+        log.survive();
+        for (number, bytes) in (0..).zip(lines(0..50_000)) {
+            assert_eq!(log.write(number * size, bytes).await, 0);
+        }
+        drop(log); // the end of it only was in memory
+        let temporary = dir.path().join(".tmp-7");
+        let written = std::fs::read(&temporary).unwrap();
+        for torn in [0, 1, 1000] {
+            std::fs::write(&temporary, &written[..written.len() - torn]).unwrap();
+            let store = open(&[7]);
+            let mut log = store.resume(&drv(1), 7).await;
+            let from = log.size();
+            assert!(from > 0 && from < 50_000 * size && from % size == 0, "{from}");
+            assert_eq!(store.left().len(), 1);
+            // the builder begins a little before, as it may
+            let first = u32::try_from(from / size).unwrap() - 3;
+            for (number, bytes) in (u64::from(first)..).zip(lines(first..60_000)) {
+                log.write(number * size, bytes).await;
+            }
+            log.write(60_005 * size, line(60_005)).await;
+            assert_eq!(log.finish().await.len(), 25);
+            let mut expected: Vec<u8> = lines(0..60_000).flatten().collect();
+            expected.extend_from_slice(format!("\n[{} bytes of this log were lost]\n", 5 * size).as_bytes());
+            expected.extend_from_slice(&line(60_005));
+            assert!(store.read(&drv(1)).await.unwrap().unwrap() == expected);
+        }
+        std::fs::write(&temporary, &written).unwrap();
+        let store = open(&[7]);
+        store.forget_left(8);
+        assert!(temporary.exists());
+        store.forget_left(7);
+        assert!(!temporary.exists());
     }
 }

@@ -11,24 +11,16 @@ use super::config::NamedBuilder;
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     builders: Mutex<BTreeMap<BuilderId, Arc<NamedBuilder>>>,
+    /// Those that gave no answer last time.
+    silent: Mutex<BTreeSet<BuilderId>>,
 }
 
 impl Pool {
-    /// A builder comes. Its id, and what it offers.
-    pub(crate) fn add(&self, builder: NamedBuilder) -> (BuilderId, BuilderOffer) {
-        let id = id_of(&builder.name);
-        let offer = BuilderOffer {
-            systems: builder.builder.systems().into_iter().collect(),
-            features: builder.features.clone(),
-            mandatory_features: builder.mandatory_features.clone(),
-            memory_mib: builder.memory_mib,
-            slots: builder.slots,
-            slots_for_evaluation: builder.slots_for_evaluation,
-            network: builder.network,
-            stores: BTreeSet::new(), // outputs come back through the process that holds the store
-        };
-        self.builders().insert(id, Arc::new(builder));
-        (id, offer)
+    /// A builder comes.
+    pub(crate) fn add(&self, builder: NamedBuilder) -> (BuilderId, Arc<NamedBuilder>) {
+        let (id, builder) = (id_of(&builder.name), Arc::new(builder));
+        self.builders().insert(id, Arc::clone(&builder));
+        (id, builder)
     }
 
     /// A builder goes. Its id, when it was there.
@@ -41,8 +33,26 @@ impl Pool {
         self.builders().get(&id).cloned()
     }
 
-    pub(crate) fn ids(&self) -> Vec<BuilderId> {
-        self.builders().keys().copied().collect()
+    pub(crate) fn all(&self) -> Vec<(BuilderId, Arc<NamedBuilder>)> {
+        let builders = self.builders();
+        builders
+            .iter()
+            .map(|(id, builder)| (*id, Arc::clone(builder)))
+            .collect()
+    }
+
+    /// Whether a builder gave no answer last time.
+    pub(crate) fn is_silent(&self, id: BuilderId) -> bool {
+        self.silent().contains(&id)
+    }
+
+    pub(crate) fn set_silent(&self, id: BuilderId, is_silent: bool) {
+        let mut silent = self.silent();
+        if is_silent {
+            silent.insert(id);
+        } else {
+            silent.remove(&id);
+        }
     }
 
     /// A builder for this system, whether it is busy or not.
@@ -54,8 +64,26 @@ impl Pool {
         fitting.next().cloned()
     }
 
+    fn silent(&self) -> MutexGuard<'_, BTreeSet<BuilderId>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn builders(&self) -> MutexGuard<'_, BTreeMap<BuilderId, Arc<NamedBuilder>>> {
         self.builders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a builder offers, in the machine's words.
+pub(crate) fn offer(builder: &NamedBuilder) -> BuilderOffer {
+    BuilderOffer {
+        systems: builder.builder.systems().into_iter().collect(),
+        features: builder.features.clone(),
+        mandatory_features: builder.mandatory_features.clone(),
+        memory_mib: builder.memory_mib,
+        slots: builder.slots,
+        slots_for_evaluation: builder.slots_for_evaluation,
+        network: builder.network,
+        stores: BTreeSet::new(), // outputs come back through the process that holds the store
     }
 }
 

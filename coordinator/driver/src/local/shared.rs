@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use igloo_binary_cache::Substituters;
+use igloo_build::LeaseOwner;
 use igloo_coordinator::{
     BuilderId, ClientId, DescribeDerivationError, DrvInfo, Event, History, LeaseId, Time,
 };
@@ -27,6 +28,7 @@ use super::commits::Commits;
 use super::complaints::Complaints;
 use super::config::LocalConfig;
 use super::infos::Infos;
+use super::leases::Held;
 use super::logs::LogStore;
 use super::pool::Pool;
 use super::steps::{FailedRun, Finished};
@@ -59,6 +61,8 @@ pub(crate) struct Shared {
     pub complaints: Complaints,
     pub clock: Clock,
     pub transfers: Transfers,
+    /// The name under which orders are given to builders.
+    pub owner: LeaseOwner,
     derivations: Cache<StorePath, Arc<Derivation>, ByText>,
     history: Mutex<History>,
     beside: Mutex<HashMap<StorePath, PathBuf>>,
@@ -75,6 +79,8 @@ pub(crate) struct Shared {
 pub(crate) struct Transfers {
     /// Builds that run; sending, or dropping the sender, stops one.
     runs: Mutex<HashMap<LeaseId, (BuilderId, oneshot::Sender<Stop>)>>,
+    /// Builds that their builders keep until they are released.
+    held: Mutex<HashMap<LeaseId, Held>>,
     /// Outputs that wait to be committed.
     finished: Mutex<HashMap<LeaseId, Finished>>,
     /// Failures that the machine is about to judge.
@@ -104,6 +110,7 @@ impl Shared {
         events: mpsc::Sender<Event>,
         logs: LogStore,
         commits: Commits,
+        owner: LeaseOwner,
     ) -> Self {
         let substituters = (!config.substituters.is_empty()).then(|| {
             Substituters::new(
@@ -135,6 +142,7 @@ impl Shared {
             events,
             logs,
             commits,
+            owner,
             substituters,
         }
     }
@@ -274,11 +282,35 @@ impl Shared {
 }
 
 impl Transfers {
-    /// A build runs; resolves when it is to be stopped.
-    pub(crate) fn run_began(&self, lease: LeaseId, builder: BuilderId) -> oneshot::Receiver<Stop> {
+    /// A build runs; resolves when it is to be stopped. `None` when it is attended already.
+    pub(crate) fn run_began(&self, lease: LeaseId, builder: BuilderId) -> Option<oneshot::Receiver<Stop>> {
+        let mut runs = lock(&self.runs);
+        if runs.contains_key(&lease) {
+            return None;
+        }
         let (stop, stopped) = oneshot::channel();
-        lock(&self.runs).insert(lease, (builder, stop));
-        stopped
+        runs.insert(lease, (builder, stop));
+        Some(stopped)
+    }
+
+    /// What is attended of a builder.
+    pub(crate) fn runs_of(&self, builder: BuilderId) -> Vec<LeaseId> {
+        let runs = lock(&self.runs);
+        let of = runs.iter().filter(|(_, (of, _))| *of == builder);
+        of.map(|(lease, _)| *lease).collect()
+    }
+
+    /// A builder is about to keep a lease.
+    pub(crate) fn hold(&self, lease: LeaseId, held: Held) {
+        lock(&self.held).insert(lease, held);
+    }
+
+    pub(crate) fn take_held(&self, lease: LeaseId) -> Option<Held> {
+        lock(&self.held).remove(&lease)
+    }
+
+    pub(crate) fn take_all_held(&self) -> Vec<Held> {
+        lock(&self.held).drain().map(|(_, held)| held).collect()
     }
 
     pub(crate) fn run_ended(&self, lease: LeaseId) {

@@ -7,7 +7,7 @@
 //! | `QuerySubstituters` | [`substitute`] | `Offers` |
 //! | `Fetch`, `CancelFetch` | [`fetch`] | `Fetched` |
 //! | `Resolve`, `NoteRealisations` | [`resolve`] | `Resolved` |
-//! | `Dispatch`, `CancelBuild` | [`dispatch`] | `Ended` |
+//! | `Dispatch`, `Attach`, `CancelBuild` | [`dispatch`] | `Ended` |
 //! | `Commit` | [`commit`] | `Committed` |
 //! | `Reply` | [`reply`] | |
 //!
@@ -15,6 +15,7 @@
 //! - none of them waits: each begins a task, which tells the machine when it is done;
 //! - every action that asks is answered, also by an error.
 
+pub(crate) mod call;
 pub(crate) mod commit;
 pub(crate) mod dispatch;
 mod fetch;
@@ -32,6 +33,7 @@ use super::shared::Shared;
 
 pub(crate) use commit::Finished;
 pub(crate) use dispatch::FailedRun;
+use dispatch::Way;
 
 /// Begins what an action asks for. Records of the journal and wake-ups are the machine's task's own business.
 pub(crate) fn begin(shared: &Arc<Shared>, action: Action) {
@@ -43,8 +45,9 @@ pub(crate) fn begin(shared: &Arc<Shared>, action: Action) {
         Action::CancelFetch { path } => fetch::cancel(shared, &path),
         Action::Resolve { drv, inputs } => resolve::begin(shared, drv, inputs),
         Action::NoteRealisations { drv, outputs } => resolve::note(shared, drv, outputs),
-        Action::Dispatch(order) => dispatch::begin(shared, order),
-        Action::CancelBuild { lease, .. } => dispatch::cancel(shared, lease),
+        Action::Dispatch(order) => dispatch::begin(shared, order, Way::Start),
+        Action::Attach(order) => dispatch::begin(shared, order, Way::Attach),
+        Action::CancelBuild { lease, builder } => dispatch::cancel(shared, lease, builder),
         Action::Commit {
             drv,
             outputs: _, // those that were told to the machine: the whole records wait in `Transfers`

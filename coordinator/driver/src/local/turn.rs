@@ -106,6 +106,9 @@ impl Turns {
             match action {
                 Action::Journal(record) => {
                     must_be_safe |= matches!(record, Record::Leased { .. });
+                    if let Record::Released { lease } = &record {
+                        self.shared.logs.forget_left(lease.0);
+                    }
                     records.push(record);
                 }
                 Action::WakeAt(at) => self.wake_at = self.instant(at),
@@ -183,6 +186,8 @@ impl Turns {
             && let Some(drv) = &info.deriver
         {
             self.shared.watch.build_ended(drv, BuildEnded::Cancelled);
+            let step = Arc::clone(&self.shared);
+            self.shared.spawn(async move { step.release(lease).await });
         }
     }
 

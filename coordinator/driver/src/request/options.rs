@@ -31,8 +31,6 @@ pub struct DerivationOptions {
     pub host_paths: Vec<String>,
     /// Whether it wants to run outside the sandbox (`__noChroot`).
     pub no_sandbox: bool,
-    /// Whether moving it to another machine is more work than building it (`preferLocalBuild`).
-    pub prefer_local_build: bool,
     /// Whether its outputs may come from elsewhere (`allowSubstitutes`).
     pub allow_substitutes: bool,
 }
@@ -106,6 +104,8 @@ impl DerivationOptions {
             let all = words(name)?.into_iter();
             Ok::<_, AttributeError>(all.map(|word| String::from_utf8_lossy(&word).into_owned()))
         };
+        // checked as Nix does, and without effect: no builder is nearer to the store than another that we know of
+        attributes.bool("preferLocalBuild", false)?;
         Ok(Self {
             checks,
             discard_references,
@@ -114,7 +114,6 @@ impl DerivationOptions {
             required_features: texts("requiredSystemFeatures")?.collect(),
             host_paths: texts("__impureHostDeps")?.collect(),
             no_sandbox: attributes.bool("__noChroot", false)?,
-            prefer_local_build: attributes.bool("preferLocalBuild", false)?,
             allow_substitutes: attributes.bool("allowSubstitutes", true)?,
         })
     }

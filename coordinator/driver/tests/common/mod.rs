@@ -208,6 +208,8 @@ pub enum Act {
     Gate,
     /// Writes this many bytes of log first.
     Log(usize),
+    /// Writes this many lines of log ([`line`]), waits until [`FakeBuilder::open_gate`], and writes as many again.
+    GateAmidLog(u64),
 }
 
 /// Runs no program: writes the argument to every output, or does as it is told for that name.
@@ -310,7 +312,7 @@ impl FakeBuilder {
                 self.changed.notify_waiters();
                 self.until(|builder| *builder.here.lock().unwrap() >= count).await;
             }
-            Act::Gate => drop(self.gate.acquire().await.unwrap()),
+            Act::Gate | Act::GateAmidLog(_) => drop(self.gate.acquire().await.unwrap()),
         }
         Ok(BuildOutcome::Success)
     }
@@ -340,8 +342,12 @@ impl Builder for FakeBuilder {
             changed: self.changed.clone(),
         };
         self.changed.notify_waiters();
-        send_log(&io.events, &name, act).await;
+        let mut log = Log::new(&io.events);
+        log.begin(&name, act).await;
         let outcome = self.act_out(act, &request).await?;
+        if let Act::GateAmidLog(lines) = act {
+            log.lines(lines..2 * lines).await;
+        }
         if outcome == BuildOutcome::Success {
             let mut content = request.arguments[1].to_vec();
             if act == Act::Noise {
@@ -364,18 +370,48 @@ impl Builder for FakeBuilder {
     }
 }
 
-async fn send_log(events: &EventSender, name: &str, act: Act) {
-    let mut sequence = 0;
-    let mut send = async |bytes: Bytes| {
-        let size = bytes.len() as u64;
-        let _ = events.send(BuildEvent::Log { sequence, bytes }).await;
-        sequence += size;
-    };
-    send(Bytes::from(format!("building {name}\n"))).await;
-    if let Act::Log(size) = act {
-        for _ in 0..size / 1024 {
-            send(Bytes::from(vec![b'x'; 1024])).await;
+/// A line of a log.
+pub fn line(number: u64) -> String {
+    format!("{number:>15}\n")
+}
+
+/// What a build says.
+struct Log {
+    events: EventSender,
+    sequence: u64,
+}
+
+impl Log {
+    fn new(events: &EventSender) -> Self {
+        Self {
+            events: events.clone(),
+            sequence: 0,
         }
+    }
+
+    async fn begin(&mut self, name: &str, act: Act) {
+        self.send(Bytes::from(format!("building {name}\n"))).await;
+        match act {
+            Act::Log(size) => {
+                for _ in 0..size / 1024 {
+                    self.send(Bytes::from(vec![b'x'; 1024])).await;
+                }
+            }
+            Act::GateAmidLog(lines) => self.lines(0..lines).await,
+            _ => {}
+        }
+    }
+
+    async fn lines(&mut self, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            self.send(Bytes::from(line(number))).await;
+        }
+    }
+
+    async fn send(&mut self, bytes: Bytes) {
+        let (sequence, size) = (self.sequence, bytes.len() as u64);
+        let _ = self.events.send(BuildEvent::Log { sequence, bytes }).await;
+        self.sequence += size;
     }
 }
 

@@ -19,14 +19,15 @@ use crate::local::provenance::ProvenanceRecord;
 use crate::local::shared::Shared;
 use crate::local::totals::Total;
 use crate::local::watch::BuiltRecord;
+use crate::outputs::Realisation;
 
 /// A build that ended well, not yet committed.
 #[derive(Clone, Debug)]
 pub(crate) struct Finished {
     pub infos: Vec<PathInfo>,
     pub outputs: BTreeMap<OutputName, StorePath>,
-    /// Whether the outputs' paths were not known before.
-    pub is_floating: bool,
+    /// Outputs whose paths were not known before.
+    pub realisations: Vec<Realisation>,
     pub request: [u8; 32],
     pub builder: String,
     pub stats: BuildStats,
@@ -45,6 +46,7 @@ pub(super) fn begin(shared: &Arc<Shared>, drv: StorePath, provenance: Provenance
             },
         };
         step.tell(Event::Committed { lease, result }).await;
+        step.release(lease).await;
     });
 }
 
@@ -119,9 +121,7 @@ fn facts(shared: &Shared, drv: &StorePath, provenance: &Provenance, finished: &F
     let mut facts: Vec<Fact> = paths
         .map(|path| (FactKind::Provenance, path.into(), record.clone()))
         .collect();
-    if finished.is_floating {
-        let outputs = finished.outputs.iter();
-        facts.extend(outputs.map(|(output, path)| realisation(drv, output, path)));
-    }
+    let realisations = finished.realisations.iter();
+    facts.extend(realisations.map(|made| realisation(drv, &made.output, &made.path)));
     facts
 }

@@ -1,35 +1,32 @@
-//! A build is given to a builder, watched, and its outputs are taken in and checked.
+//! A build is given to a builder, or found with one, watched ([`super::call`]), and its outputs are taken in and checked.
 //!
 //! Invariants
-//! - log bytes go to the log and to those interested, and to nobody else; a slow listener slows the build, nothing else;
-//! - a build that is stopped has left nothing behind when that is told.
+//! - a build that is stopped has left nothing behind when that is told;
+//! - a builder that keeps a build ([`crate::local::leases`]) keeps it until its end has been dealt with.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use igloo_build::{BuildEvent, BuildIo, BuildOutcome, BuildReport};
-use igloo_coordinator::{BuildEnd, BuildFault, Dispatch, Event, LeaseId, MadeOutput};
-use igloo_store::output::OutputIngest;
+use igloo_coordinator::{BuildEnd, BuildFault, BuilderId, Dispatch, Event, LeaseId, MadeOutput};
 use nix_compat::derivation::{Derivation, DerivationKind, OutputName};
 use nix_compat::store_path::StorePath;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::call::{self, Kept};
 use super::commit::Finished;
 use crate::builtin;
 use crate::job::{FailureReport, JobOptions, Update};
 use crate::local::config::NamedBuilder;
 use crate::local::fault::{BuildFailure, Given};
 use crate::local::infos::Reading;
+use crate::local::leases::Held;
 use crate::local::logs::LogWriter;
 use crate::local::provenance::request_digest;
 use crate::local::shared::{Shared, Stop};
 use crate::outputs;
 use crate::request::{InputClosure, PreparedBuild, RequestOptions, prepare};
-
-/// Events on their way from a builder.
-const EVENTS_MAX: usize = 64;
 
 /// A failure on its way to the machine, which says whether it is tried again.
 #[derive(Clone, Debug)]
@@ -39,30 +36,46 @@ pub(crate) struct FailedRun {
     pub is_cancelled: bool,
 }
 
-pub(super) fn begin(shared: &Arc<Shared>, order: Dispatch) {
+/// How a build comes under our eyes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It is started.
+    Start,
+    /// Its builder has it already.
+    Attach,
+}
+
+pub(super) fn begin(shared: &Arc<Shared>, order: Dispatch, way: Way) {
     let lease = order.lease;
-    let stopped = shared.transfers.run_began(lease, order.builder);
+    let Some(stopped) = shared.transfers.run_began(lease, order.builder) else {
+        return; // it is attended
+    };
     let step = Arc::clone(shared);
     shared.spawn(async move {
-        let end = run(&step, &order, stopped).await;
+        let end = run(&step, &order, way, stopped).await;
         step.transfers.run_ended(lease);
+        let has_failed = matches!(end, BuildEnd::Failed(_));
         step.tell(Event::Ended { lease, end }).await;
+        if has_failed {
+            step.release(lease).await;
+        }
     });
 }
 
-pub(super) fn cancel(shared: &Arc<Shared>, lease: LeaseId) {
+pub(super) fn cancel(shared: &Arc<Shared>, lease: LeaseId, builder: BuilderId) {
     if shared.transfers.stop_run(lease) {
         return; // its end is told when it has stopped
     }
     // one that ended a moment ago answers by itself; a repeated answer is ignored
     let step = Arc::clone(shared);
     shared.spawn(async move {
+        step.release_at(builder, lease).await;
         let end = BuildEnd::Failed(BuildFault::Cancelled);
         step.tell(Event::Ended { lease, end }).await;
     });
 }
 
-async fn run(shared: &Shared, order: &Dispatch, stopped: oneshot::Receiver<Stop>) -> BuildEnd {
+async fn run(shared: &Shared, order: &Dispatch, way: Way, stopped: oneshot::Receiver<Stop>) -> BuildEnd {
     let Some(builder) = shared.pool.get(order.builder) else {
         let reason = "the builder is gone".to_owned();
         return BuildEnd::Failed(BuildFault::Infrastructure { reason });
@@ -78,11 +91,18 @@ async fn run(shared: &Shared, order: &Dispatch, stopped: oneshot::Receiver<Stop>
             for_evaluation: shared.watch.for_evaluation(drv),
         };
         shared.watch.started(drv, update).await;
-        attempt(shared, order, &builder).await
+        attempt(shared, order, way, &builder).await
     };
     let result = tokio::select! {
         result = build => result,
-        why = stopped => Err(stopped_run(shared, &order.drv, why.unwrap_or(Stop::Unwanted))),
+        why = stopped => {
+            let why = why.unwrap_or(Stop::Unwanted);
+            if why == Stop::Unwanted {
+                shared.release(order.lease).await;
+            }
+            shared.logs.forget(order.lease.0);
+            Err(stopped_run(shared, &order.drv, why))
+        }
     };
     match result {
         Ok(finished) => {
@@ -137,7 +157,12 @@ fn made(finished: &Finished) -> Vec<MadeOutput> {
 }
 
 /// One try: the build, and all that its failure needs to be told.
-async fn attempt(shared: &Shared, order: &Dispatch, builder: &NamedBuilder) -> Result<Finished, Failed> {
+async fn attempt(
+    shared: &Shared,
+    order: &Dispatch,
+    way: Way,
+    builder: &NamedBuilder,
+) -> Result<Finished, Failed> {
     let options = shared.watch.options(&order.drv);
     let memory_mib = order.memory_mib.max(options.memory_mib);
     let mut given = Given {
@@ -148,8 +173,16 @@ async fn attempt(shared: &Shared, order: &Dispatch, builder: &NamedBuilder) -> R
             builder.build_memory_mib
         },
     };
-    let mut log = shared.logs.begin(&order.drv, order.lease.0);
-    let result = build(shared, order, builder, &options, memory_mib, &mut given, &mut log).await;
+    let mut log = match way {
+        Way::Start => shared.logs.begin(&order.drv, order.lease.0),
+        Way::Attach => shared.logs.resume(&order.drv, order.lease.0).await,
+    };
+    let wish = Wish {
+        options: &options,
+        memory_mib,
+        way,
+    };
+    let result = build(shared, order, builder, wish, &mut given, &mut log).await;
     let tail = log.finish().await;
     result.map_err(|failure| {
         let failed = FailedRun {
@@ -161,12 +194,19 @@ async fn attempt(shared: &Shared, order: &Dispatch, builder: &NamedBuilder) -> R
     })
 }
 
+/// How something is to be built.
+#[derive(Clone, Copy)]
+struct Wish<'a> {
+    options: &'a JobOptions,
+    memory_mib: u32,
+    way: Way,
+}
+
 async fn build(
     shared: &Shared,
     order: &Dispatch,
     builder: &NamedBuilder,
-    options: &JobOptions,
-    memory_mib: u32,
+    wish: Wish<'_>,
     given: &mut Given,
     log: &mut LogWriter,
 ) -> Result<Finished, BuildFailure> {
@@ -176,7 +216,7 @@ async fn build(
     } else {
         Reading::Remembered
     };
-    let prepared = prepare_build(shared, &order.drv, options, memory_mib, reading).await?;
+    let prepared = prepare_build(shared, &order.drv, wish.options, wish.memory_mib, reading).await?;
     let builtin = prepared
         .is_builtin()
         .then(|| shared.pool.any_for(builtin::SYSTEM))
@@ -186,7 +226,9 @@ async fn build(
     let totals = shared
         .totals
         .of(&shared.store().castore, prepared.closure.values());
-    let watched = run_builder(shared, builder, &order.drv, &prepared.request, log);
+    let held = hold(shared, order, builder);
+    let kept = held.as_ref().map(|held| Kept::new(&held.lease, wish.way));
+    let watched = call::run(shared, builder, &order.drv, &prepared.request, log, kept);
     let (totals, ended) = tokio::join!(totals, watched);
     let (report, outputs) = ended?;
     let finished = outputs::finish(
@@ -200,13 +242,24 @@ async fn build(
     Ok(Finished {
         infos: finished.infos,
         outputs: finished.outputs,
-        is_floating: prepared.kind == DerivationKind::CaFloating,
+        realisations: finished.realisations,
         request: request_digest(&prepared.request.request),
         builder: builder.name.clone(),
         stats: report.stats,
         totals,
         started,
     })
+}
+
+/// Notes that a builder keeps the build, where it does: from before it is asked for until it is released.
+fn hold(shared: &Shared, order: &Dispatch, builder: &NamedBuilder) -> Option<Held> {
+    builder.builder.offer().unattended?;
+    let held = Held {
+        builder: Arc::clone(&builder.builder),
+        lease: shared.lease(&order.drv, order.lease)?,
+    };
+    shared.transfers.hold(order.lease, held.clone());
+    Some(held)
 }
 
 /// All that a build needs to know.
@@ -278,47 +331,4 @@ async fn add_outputs(
     let wanted = paths.into_iter().filter(|(name, _)| names.contains(name));
     roots.extend(wanted.map(|(_, path)| path));
     Ok(())
-}
-
-/// Runs one request; what came out, when it succeeded.
-pub(crate) async fn run_builder(
-    shared: &Shared,
-    builder: &NamedBuilder,
-    drv: &StorePath,
-    prepared: &PreparedBuild,
-    log: &mut LogWriter,
-) -> Result<(BuildReport, Vec<igloo_store::output::IngestedOutput>), BuildFailure> {
-    let castore = &shared.store().castore;
-    let (ingest, collected) = OutputIngest::new(castore.clone(), prepared.request.needles.clone());
-    let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-    let io = BuildIo {
-        inputs: castore.clone(),
-        outputs: Box::new(ingest),
-        events: sender,
-    };
-    let build = builder.builder.build(prepared.request.clone(), io);
-    let (report, ()) = tokio::join!(build, watch(shared, drv, receiver, log));
-    let report = report?;
-    match report.outcome {
-        BuildOutcome::Success => Ok((report, collected.take())),
-        outcome => Err(BuildFailure::Outcome(outcome)),
-    }
-}
-
-/// Passes on what the builder reports.
-async fn watch(
-    shared: &Shared,
-    drv: &StorePath,
-    mut events: mpsc::Receiver<BuildEvent>,
-    log: &mut LogWriter,
-) {
-    while let Some(event) = events.recv().await {
-        if let BuildEvent::Log { bytes, .. } = &event {
-            log.write(bytes).await;
-        }
-        for feed in shared.watch.feeds(drv) {
-            let (drv, event) = (drv.clone(), event.clone());
-            feed.send(Update::Build { drv, event }).await;
-        }
-    }
 }

@@ -4,7 +4,8 @@
 //!
 //! Invariants
 //! - log bytes that the reader has not taken are never dropped: the writer waits while there are [`LOG_KEPT_BYTES`] of
-//!   them. Of those it has taken, as many stay as fit, for a reader that comes after it;
+//!   them. Of those it has taken, as many stay, for a reader that comes after it: more than can be on their way to a reader
+//!   that is lost, so none is missed;
 //! - a reader gets stages, then log, then outputs, then the end, each when all before it that is there has been given.
 
 use std::collections::VecDeque;
@@ -23,7 +24,7 @@ use tokio::sync::{OnceCell, mpsc, watch};
 use super::spool::Spool;
 use crate::limits::SEND_BYTES;
 
-/// Log bytes kept in memory for each build.
+/// Log bytes kept in memory for each build, of those that were taken and of the others each.
 pub(super) const LOG_KEPT_BYTES: u64 = 8 << 20;
 
 /// See the module.
@@ -245,8 +246,8 @@ impl State {
     fn push(&mut self, bytes: &[u8]) {
         self.log_end += bytes.len() as u64;
         self.log.extend(bytes);
-        let over = (self.log_end - self.log_start).saturating_sub(LOG_KEPT_BYTES);
-        let dropped = over.min(self.log_taken - self.log_start);
+        let taken = self.log_taken - self.log_start;
+        let dropped = taken.saturating_sub(LOG_KEPT_BYTES);
         self.log_start += dropped;
         self.log.drain(..usize::try_from(dropped).unwrap_or(0));
     }

@@ -124,9 +124,10 @@ async fn the_log_is_bounded_and_none_is_lost() {
     assert_eq!(kinds, ["failed"]);
     assert_eq!(bytes.len() as u64, pieces * PIECE);
     let late = record.cursor(0);
-    assert!(late.log >= pieces * PIECE - LOG_KEPT_BYTES - PIECE);
     let (_, bytes) = read(&record, late).await;
-    assert!(bytes.len() as u64 <= LOG_KEPT_BYTES + PIECE);
+    // what was on its way to a reader that is lost is there for the next one
+    let kept = LOG_KEPT_BYTES..=2 * LOG_KEPT_BYTES + PIECE;
+    assert!(kept.contains(&(bytes.len() as u64)), "{}", bytes.len());
 }
 
 #[tokio::test]
