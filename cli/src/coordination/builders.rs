@@ -5,6 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use igloo_build::{BuildError, BuildIo, BuildReport, BuildRequest, Builder};
 use igloo_driver::NamedBuilder;
+use igloo_driver::builtin::{BuiltinBuilder, UrlFetch};
+use igloo_store_io::FetchLimits;
 use igloo_vmm::image::GuestImage;
 use tokio::sync::{OnceCell, mpsc};
 
@@ -12,10 +14,14 @@ use crate::args::NetworkChoice;
 use crate::commands::machines;
 use crate::config::Config;
 use crate::context::Context;
+use crate::evaluation::fetcher;
 use crate::failure::Failure;
 use crate::stores;
 
-/// Who builds: the builders of these URLs or names, else this machine.
+/// Downloads of builds at once.
+const DOWNLOADS_MAX: u32 = 8;
+
+/// Who builds: the builders of these URLs or names, else this machine; and this process, where no program is to run.
 pub async fn configured(
     context: &Context,
     config: &Config,
@@ -33,10 +39,20 @@ pub async fn configured(
         named.network = config.network != Some(NetworkChoice::Refuse);
         found.push(named);
     }
+    found.push(own_process(config));
     for named in &mut found {
         named.build_memory_mib = config.memory_mib;
     }
     Ok(found)
+}
+
+/// Builders that are part of Nix, `builtin:fetchurl`: they need no machine.
+fn own_process(config: &Config) -> NamedBuilder {
+    let fetch = UrlFetch::new(Arc::new(fetcher()), FetchLimits::default());
+    let builtin = Arc::new(BuiltinBuilder::new(Arc::new(fetch)));
+    let mut named = NamedBuilder::new("this process", builtin, DOWNLOADS_MAX);
+    named.network = config.network != Some(NetworkChoice::Refuse);
+    named
 }
 
 /// A builder with what it says of itself.

@@ -1,5 +1,7 @@
 //! Builders that are part of Nix instead of programs: `builtin:fetchurl`.
 //!
+//! Map: [`FetchUrl`] gets bytes, [`UrlFetch`] as evaluations do.
+//!
 //! [`BuiltinBuilder`] runs derivations of the system `builtin` in this process, without a machine. What it fetches is a fixed
 //! output, so its content is checked as that of any other.
 //!
@@ -8,6 +10,8 @@
 //! - it knows no program: `builtin:buildenv` and `builtin:unpack-channel` are refused before they get here.
 //!
 //! Source: Nix 2.36 `libstore/builtins/fetchurl.cc`; messages recorded from 2.34.
+
+mod fetch;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,6 +31,8 @@ use nix_compat::nar::NarParser;
 
 use crate::json::Json;
 use crate::request::STRUCTURED_FILE;
+
+pub use fetch::UrlFetch;
 
 /// The system of derivations that run here.
 pub const SYSTEM: &str = "builtin";
@@ -61,8 +67,10 @@ pub enum Packing {
 pub struct FetchUrlError {
     /// What happened, naming the URL.
     pub message: String,
-    /// The class of the failure; transient ones are not the derivation's fault.
+    /// The class of the failure.
     pub code: Code,
+    /// Whether this host failed, and not the URL, its server, or the way there.
+    pub is_of_host: bool,
 }
 
 impl FetchUrlError {
@@ -92,7 +100,7 @@ impl BuiltinBuilder {
         }
         let wish = Wish::read(request)?;
         let fetched = self.fetcher.fetch(&wish.url, wish.packing(), &io.inputs).await;
-        let node = fetched.map_err(|error| match error.code.is_transient() {
+        let node = fetched.map_err(|error| match error.is_of_host {
             true => Failure::Host(BuildError::Host {
                 reason: error.to_string(),
                 code: error.code,

@@ -23,9 +23,10 @@ impl FetchUrl for OneFile {
         let error = |message: &str, code| FetchUrlError {
             message: format!("unable to download '{url}': {message}"),
             code,
+            is_of_host: url == "https://full/",
         };
-        if url == "https://busy/" {
-            return Err(error("HTTP error 503", Code::Unavailable));
+        if url == "https://full/" {
+            return Err(error("the store is full", Code::ResourceExhausted));
         }
         if url != self.0 {
             return Err(error("HTTP error 404", Code::NotFound));
@@ -137,7 +138,8 @@ async fn unpacks_an_archive() {
     assert_eq!(ended.outputs[0].nar_sha256, hash);
 }
 
-/// What is wrong with the request is said in the log, as Nix's own builder does; a busy server is nobody's fault.
+/// What is wrong with the request, the server or the way there is said in the log, as Nix's own builder does; this host's
+/// failure is not the build's.
 #[tokio::test]
 async fn failures_are_told() {
     let file = || OneFile("https://x/y.nar.xz", Bytes::from_static(b"no archive"));
@@ -157,6 +159,6 @@ async fn failures_are_told() {
         assert!(ended.log.starts_with(expected), "{}", ended.log);
         assert!(ended.outputs.is_empty());
     }
-    let ended = run(file(), &[("url", "https://busy/")]).await;
-    assert_eq!(ended.result.unwrap_err().code(), Code::Unavailable);
+    let ended = run(file(), &[("url", "https://full/")]).await;
+    assert_eq!(ended.result.unwrap_err().code(), Code::ResourceExhausted);
 }

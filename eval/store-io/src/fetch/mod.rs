@@ -1,13 +1,15 @@
 //! Fetching URLs into the castore.
 //!
 //! Map: [`Fetcher`] opens a URL (`url`: HTTP, HTTPS, files); `Transfer` reads what it gives, again from the start where
-//! trying again can help; `decode` undoes compression, `tar` reads archives, `unpack` puts them in the castore.
+//! trying again can help; `decode` undoes compression, `tar` reads archives, `unpack` puts them in the castore. [`fetch_file`]
+//! is for others than evaluations.
 //!
 //! Invariants
 //! - everything from outside is bounded: bytes sent, bytes after decoding, entries, depth, names, time without a byte;
 //! - nothing is written but content to the castore: no temporary files, no archive entry ever touches a file system.
 
 mod decode;
+mod file;
 mod tar;
 mod unpack;
 mod url;
@@ -26,6 +28,7 @@ use nix_compat::hash::{HashAlgo, Hasher, NixHash};
 
 use crate::error::chain;
 use crate::view::Runtime;
+pub use file::{Decode, fetch_file};
 pub(crate) use unpack::{Root, TreeWriter};
 pub use unpack::{TarError, UnpackError};
 pub(crate) use url::file_path;
@@ -89,7 +92,7 @@ impl Transfer<'_> {
     pub(crate) fn file(&self, url: &str, algo: HashAlgo) -> Result<(Node, NixHash), FetchError> {
         self.attempts(url, |body| {
             let mut hasher = Hasher::new(algo);
-            let node = self.store_file(url, body, &mut hasher)?;
+            let node = self.store_file(url, body, Some(&mut hasher))?;
             Ok((node, hasher.finish()))
         })
     }
@@ -149,7 +152,12 @@ impl Transfer<'_> {
         }
     }
 
-    fn store_file(&self, url: &str, body: &mut dyn Read, hasher: &mut Hasher) -> Result<Node, FetchError> {
+    fn store_file(
+        &self,
+        url: &str,
+        body: &mut dyn Read,
+        mut hasher: Option<&mut Hasher>,
+    ) -> Result<Node, FetchError> {
         let store = |source| FetchError::Store {
             url: url.to_owned(),
             source,
@@ -165,7 +173,9 @@ impl Transfer<'_> {
             if count == 0 {
                 break;
             }
-            hasher.update(&block);
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&block);
+            }
             self.wait(writer.write(Bytes::from(block)))?.map_err(store)?;
         }
         let (digest, size) = self.wait(writer.finish())?.map_err(store)?;
@@ -317,6 +327,15 @@ pub enum FetchError {
         #[source]
         source: Box<UnpackError>,
     },
+    /// The file cannot be decoded.
+    #[error("cannot decode '{url}'")]
+    Decode {
+        /// The URL.
+        url: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A file of this machine cannot be read.
     #[error("cannot read the file of '{url}'")]
     File {
@@ -349,7 +368,7 @@ impl FetchError {
     pub fn code(&self) -> Code {
         match self {
             Self::Scheme { .. } => Code::Unimplemented,
-            Self::Url { .. } => Code::InvalidArgument,
+            Self::Url { .. } | Self::Decode { .. } => Code::InvalidArgument,
             Self::Status { status, .. } => match status {
                 401 | 403 | 407 => Code::PermissionDenied,
                 404 | 410 => Code::NotFound,
