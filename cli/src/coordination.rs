@@ -76,25 +76,62 @@ pub async fn open_with(
     builders: &[String],
     life: Life,
 ) -> Result<Parts, Failure> {
-    let (teller, broken) = mpsc::channel(1);
     if let Some(url) = &config.coordinator {
-        let connection = Connection::open(url).await?;
-        return Ok(Parts {
-            dir: StoreDir::default(),
-            coordinator: Arc::new(RemoteCoordinator::new(&connection).await?),
-            local: None,
-            _state: None,
-            broken,
-        });
+        return elsewhere(url).await;
     }
     let store = stores::open(context).await?;
+    let evaluator = evaluator(context, config, &store).await?;
+    here(context, config, builders, &store, Some(evaluator), life).await
+}
+
+/// The same over a store that is open already, for jobs without an evaluation.
+///
+/// # Errors
+/// As for [`open`].
+pub async fn open_over(context: &Context, config: &Config, store: &Store) -> Result<Parts, Failure> {
+    match &config.coordinator {
+        Some(url) => elsewhere(url).await,
+        None => {
+            here(
+                context,
+                config,
+                config.builder.as_slice(),
+                store,
+                None,
+                Life::Command,
+            )
+            .await
+        }
+    }
+}
+
+async fn elsewhere(url: &str) -> Result<Parts, Failure> {
+    let connection = Connection::open(url).await?;
+    Ok(Parts {
+        dir: StoreDir::default(),
+        coordinator: Arc::new(RemoteCoordinator::new(&connection).await?),
+        local: None,
+        _state: None,
+        broken: mpsc::channel(1).1,
+    })
+}
+
+async fn here(
+    context: &Context,
+    config: &Config,
+    builders: &[String],
+    store: &Store,
+    evaluator: Option<Arc<dyn Evaluator>>,
+    life: Life,
+) -> Result<Parts, Failure> {
+    let (teller, broken) = mpsc::channel(1);
     let state = state::take(context)?;
     let mut local = LocalConfig::new(
         store.clone(),
         state.dir.clone(),
         builders::configured(context, config, builders, teller).await?,
     );
-    local.evaluator = Some(evaluator(context, config, &store).await?);
+    local.evaluator = evaluator;
     local.substituters = substituters::open(config, &store.dir).await?;
     local.secret_keys = substituters::secret_keys(config)?;
     local.journal = JournalConfig {

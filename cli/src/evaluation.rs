@@ -2,6 +2,7 @@
 //!
 //! The store is opened when something is first read from it or written to it, so that what needs none costs none.
 
+mod builds;
 mod far;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use igloo_store_io::fetch::{HttpOptions, TrustedRoots};
 use igloo_store_io::{FetchLimits, Shared, StoreIo, UrlFetcher, Writes};
 use tokio::runtime::{Handle, Runtime};
 
+use self::builds::Builds;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::stores;
@@ -69,7 +71,7 @@ pub fn evaluate(
     let asked = request.to_evaluate(context, output)?;
     // what is only computed needs no store, so it needs nobody else
     if let (Some(url), Writes::Stored) = (&context.config.evaluator, writes) {
-        return far::evaluate(url, asked, tell);
+        return far::evaluate(context, url, asked, tell);
     }
     let world = World::open(context, &asked, writes)?;
     let show_trace = world.configuration.settings.show_trace;
@@ -99,6 +101,7 @@ pub fn evaluate(
         },
     );
     let flushed = world.io.flush();
+    world.close();
     // the process ends soon: giving every block back would only cost time
     let _ = std::mem::ManuallyDrop::new(evaluation);
     flushed?;
@@ -248,8 +251,9 @@ pub struct World {
     /// The world.
     pub io: Rc<StoreIo>,
     parts: Parts,
+    builds: Option<Arc<Builds>>,
     /// Serves the store while it lives.
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl World {
@@ -268,21 +272,34 @@ impl World {
             .map_err(|error| {
                 Failure::new(anyhow::Error::new(error).context("cannot start worker threads"))
             })?;
+        let store = stores::lazy(context, writes)?;
+        // what is only computed cannot be built
+        let builds = (writes == Writes::Stored)
+            .then(|| Arc::new(Builds::new(context, &request.options, store.clone())));
         let parts = Parts {
-            store: stores::lazy(context, writes)?,
+            store,
             runtime: runtime.handle().clone(),
             writes,
             environment: Arc::new(request.environment.clone()),
             fetcher: Arc::new(fetcher()),
             git_cache: git_cache(),
+            builds: builds.clone(),
             shared: Shared::default(),
         };
         Ok(Self {
             io: Rc::new(parts.world(&configuration)),
             configuration,
             parts,
-            _runtime: runtime,
+            builds,
+            runtime,
         })
+    }
+
+    /// Stops builds that still go on.
+    pub fn close(&self) {
+        if let Some(builds) = &self.builds {
+            self.runtime.block_on(builds.close());
+        }
     }
 
     /// A fresh evaluation in this world.
@@ -300,6 +317,7 @@ struct Parts {
     environment: Arc<BTreeMap<Bytes, Bytes>>,
     fetcher: Arc<UrlFetcher>,
     git_cache: Option<PathBuf>,
+    builds: Option<Arc<Builds>>,
     shared: Shared,
 }
 
@@ -318,8 +336,12 @@ impl Parts {
             .with_notices(Box::new(print_notice))
             .with_fetcher(fetcher, FetchLimits::default())
             .beside(&self.shared);
-        match &self.git_cache {
+        let io = match &self.git_cache {
             Some(folder) => io.with_git_cache(folder.clone()),
+            None => io,
+        };
+        match &self.builds {
+            Some(builds) => io.with_realiser(Arc::<Builds>::clone(builds)),
             None => io,
         }
     }

@@ -17,6 +17,7 @@ use nix_compat::derivation::OutputName;
 use nix_compat::store_path::{StoreDir, StorePath};
 
 use super::Wish;
+use crate::config::Config;
 use crate::context::Context;
 use crate::evaluation::absolute;
 use crate::failure::Failure;
@@ -218,7 +219,15 @@ fn request(context: &Context, wish: &Wish, input: Input) -> EvaluateRequest {
 }
 
 fn options(context: &Context, wish: &Wish) -> JobOptions {
-    let config = &wish.config;
+    JobOptions {
+        dry_run: wish.dry_run,
+        check: wish.check,
+        ..job_options(context, &wish.config)
+    }
+}
+
+/// How jobs are run by this configuration.
+pub fn job_options(context: &Context, config: &Config) -> JobOptions {
     let limits = Limits {
         wall: config.timeout,
         silence: config.max_silent_time,
@@ -228,8 +237,8 @@ fn options(context: &Context, wish: &Wish) -> JobOptions {
     JobOptions {
         keep_going: config.keep_going,
         substitute: config.substitute,
-        dry_run: wish.dry_run,
-        check: wish.check,
+        dry_run: false,
+        check: false,
         cores: config.cores,
         memory_mib: config.memory_mib,
         limits,

@@ -53,7 +53,7 @@ fn complete(dir: &StoreDir, reports: &[JobReport]) -> Result<(), Failure> {
 }
 
 /// As Nix: bits of all kinds together, 1 when there are none.
-fn exit(failures: &[&FailureReport]) -> u8 {
+pub fn exit(failures: &[&FailureReport]) -> u8 {
     let bits = failures
         .iter()
         .map(|failure| match failure.kind {
