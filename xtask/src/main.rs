@@ -11,6 +11,7 @@ mod bench;
 mod demo;
 mod image;
 mod install;
+mod miri;
 mod nix;
 mod serving;
 mod shell;
@@ -48,6 +49,11 @@ const TASKS: &[Task] = &[
         name: "image",
         help: "the kernel and initramfs that build machines boot, in target/image/SYSTEM",
         run: image::run,
+    },
+    Task {
+        name: "miri",
+        help: "the evaluator's unsafe code under Miri [FILTER...]; needs a nightly toolchain",
+        run: miri::run,
     },
     Task {
         name: "tidy",

@@ -1,5 +1,6 @@
 //! Running other programs, with errors that name them.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -25,7 +26,21 @@ pub fn relative(path: &Path) -> PathBuf {
 
 /// The cargo that runs us.
 pub fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo_called(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// The nightly toolchain's cargo, as rustup finds it: `cargo` of the path, not the one that runs us.
+pub fn nightly_cargo() -> Command {
+    let mut command = cargo_called("cargo".into());
+    command.arg("+nightly");
+    for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn cargo_called(program: OsString) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(root());
     // what `cargo run` tells us of this package would be news to build scripts (ring's), which would all run again
     for (name, _) in std::env::vars_os() {

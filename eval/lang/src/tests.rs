@@ -1,5 +1,7 @@
 //! The language as a whole, in memory: what implementations get wrong, each case checked against Nix 2.34.
 
+mod miri;
+
 use std::rc::Rc;
 
 use nix_compat::store_path::StoreDir;

@@ -151,12 +151,12 @@ impl Heap {
 /// Asks for the pages of a block at once: it will be used from end to end, and one request costs a fraction of a fault for
 /// each page. (Huge pages were tried: where memory must be compacted for them, they cost three times what they save.)
 fn populate(block: *mut u8, size: usize) {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     // SAFETY: the range is whole pages of one allocation of ours; a refusal (older kernels) changes nothing.
     unsafe {
         libc::madvise(block.cast(), size, libc::MADV_POPULATE_WRITE);
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(all(target_os = "linux", not(miri))))]
     let _ = (block, size);
 }
 
