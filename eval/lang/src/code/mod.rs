@@ -15,7 +15,7 @@ pub(crate) mod scope;
 use std::sync::atomic::AtomicU64;
 
 use crate::builtins::Builtin;
-use crate::heap::attrs::Shape;
+use crate::heap::shape::Shape;
 use crate::heap::value::Value;
 use crate::pos::Pos;
 use crate::symbol::Symbol;

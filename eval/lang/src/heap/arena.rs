@@ -23,7 +23,8 @@ pub(crate) struct Heap {
     taken: Cell<usize>,
     bytes_max: usize,
     meta: Bump,
-    shapes: super::attrs::ShapeCell,
+    shapes: super::shape::ShapeCell,
+    plans: super::attrs::PlanCell,
 }
 
 impl Heap {
@@ -44,6 +45,7 @@ impl Heap {
             bytes_max,
             meta: Bump::new(),
             shapes: RefCell::default(),
+            plans: RefCell::default(),
         }
     }
 
@@ -97,8 +99,12 @@ impl Heap {
         block.cast()
     }
 
-    pub(super) fn shapes(&self) -> &super::attrs::ShapeCell {
+    pub(super) fn shapes(&self) -> &super::shape::ShapeCell {
         &self.shapes
+    }
+
+    pub(super) fn plans(&self) -> &super::attrs::PlanCell {
+        &self.plans
     }
 
     /// Bytes reserved for objects so far.

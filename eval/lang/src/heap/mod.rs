@@ -14,6 +14,7 @@ pub(crate) mod arena;
 pub(crate) mod attrs;
 pub(crate) mod context;
 pub(crate) mod object;
+pub(crate) mod shape;
 pub(crate) mod stack;
 pub(crate) mod thunk;
 pub(crate) mod value;

@@ -25,8 +25,9 @@ use std::ptr::{slice_from_raw_parts, with_exposed_provenance, with_exposed_prove
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::arena::Heap;
-use super::attrs::{SetRef, Shape};
+use super::attrs::SetRef;
 use super::context::Ctx;
+use super::shape::Shape;
 use super::thunk::Thunk;
 use super::value::Value;
 use crate::builtins::Builtin;
