@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::context::Context;
-use crate::evaluation::{fetcher, machine};
+use crate::evaluation::{fetcher, machine, trees};
 use crate::failure::Failure;
 use crate::stores;
 use state::State;
@@ -194,7 +194,9 @@ async fn evaluator(context: &Context, config: &Config, store: &Store) -> Result<
         let runtime = tokio::runtime::Handle::current();
         let local = LocalEvaluator::new(store.clone(), runtime, Arc::new(machine));
         return Ok(Arc::new(
-            local.with_fetcher(Arc::new(fetcher()), FetchLimits::default()),
+            local
+                .with_fetcher(Arc::new(fetcher()), FetchLimits::default())
+                .with_trees(trees()),
         ));
     };
     if !matches!(context.store_url.parse()?, StoreUrl::Remote { .. }) {

@@ -21,7 +21,7 @@ use igloo_evaluator::{EvaluateError, EvaluateEvent, EvaluateRequest, Input, Outp
 use igloo_status::Code;
 use igloo_store::Store;
 use igloo_store_io::fetch::{HttpOptions, TrustedRoots};
-use igloo_store_io::{FetchLimits, Shared, StoreIo, UrlFetcher, Writes};
+use igloo_store_io::{FetchLimits, Registry, Shared, StoreIo, TreePlaces, UrlFetcher, Writes};
 use tokio::runtime::{Handle, Runtime};
 
 use self::builds::Builds;
@@ -282,7 +282,7 @@ impl World {
             writes,
             environment: Arc::new(request.environment.clone()),
             fetcher: Arc::new(fetcher()),
-            git_cache: git_cache(),
+            trees: trees(),
             builds: builds.clone(),
             shared: Shared::default(),
         };
@@ -316,7 +316,7 @@ struct Parts {
     writes: Writes,
     environment: Arc<BTreeMap<Bytes, Bytes>>,
     fetcher: Arc<UrlFetcher>,
-    git_cache: Option<PathBuf>,
+    trees: TreePlaces,
     builds: Option<Arc<Builds>>,
     shared: Shared,
 }
@@ -335,11 +335,8 @@ impl Parts {
             }))
             .with_notices(Box::new(print_notice))
             .with_fetcher(fetcher, FetchLimits::default())
+            .with_trees(self.trees.clone())
             .beside(&self.shared);
-        let io = match &self.git_cache {
-            Some(folder) => io.with_git_cache(folder.clone()),
-            None => io,
-        };
         match &self.builds {
             Some(builds) => io.with_realiser(Arc::<Builds>::clone(builds)),
             None => io,
@@ -347,6 +344,8 @@ impl Parts {
     }
 }
 
+/// What names of flakes stand for, for everybody: the default of Nix 2.34's `flake-registry`.
+const FLAKE_REGISTRY: &str = "https://channels.nixos.org/flake-registry.json";
 /// Threads that serve the store of an evaluation.
 const WORKERS: usize = 2;
 
@@ -376,14 +375,22 @@ pub fn fetcher() -> UrlFetcher {
     })
 }
 
-/// Where copies of Git repositories are kept: `igloo/git` below the XDG cache home.
-fn git_cache() -> Option<PathBuf> {
-    let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = given.filter(|path| path.is_absolute()).or_else(|| {
-        let home = std::env::var_os("HOME").filter(|home| !home.is_empty())?;
-        Some(PathBuf::from(home).join(".cache"))
-    })?;
-    Some(cache.join("igloo/git"))
+/// Where trees are: copies of Git repositories below the XDG cache home, names of flakes in Nix's registries.
+pub fn trees() -> TreePlaces {
+    let below = |variable: &str, inside: &str| {
+        let given = std::env::var_os(variable).map(PathBuf::from);
+        given.filter(|path| path.is_absolute()).or_else(|| {
+            let home = std::env::var_os("HOME").filter(|home| !home.is_empty())?;
+            Some(PathBuf::from(home).join(inside))
+        })
+    };
+    let user = below("XDG_CONFIG_HOME", ".config").map(|folder| folder.join("nix/registry.json"));
+    let own = user.into_iter().chain([PathBuf::from("/etc/nix/registry.json")]);
+    let global = Registry::Global(FLAKE_REGISTRY.to_owned());
+    TreePlaces {
+        git_cache: below("XDG_CACHE_HOME", ".cache").map(|folder| folder.join("igloo/git")),
+        registries: own.map(Registry::Own).chain([global]).collect(),
+    }
 }
 
 /// Says what an evaluation says, as Nix does.

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use super::say;
 use crate::args::EvaluatorArguments;
 use crate::context::Context;
-use crate::evaluation::{fetcher, machine};
+use crate::evaluation::{fetcher, machine, trees};
 use crate::failure::Failure;
 use crate::stop::Stop;
 use crate::stores;
@@ -24,7 +24,8 @@ pub async fn run(context: &Context, arguments: &EvaluatorArguments, stop: Stop) 
     let store = stores::open(context).await?;
     let dir = store.dir.clone();
     let evaluator = LocalEvaluator::new(store, Handle::current(), Arc::new(machine))
-        .with_fetcher(Arc::new(fetcher()), FetchLimits::default());
+        .with_fetcher(Arc::new(fetcher()), FetchLimits::default())
+        .with_trees(trees());
     let service = EvaluatorService {
         evaluator: Arc::new(evaluator),
         dir,

@@ -160,7 +160,7 @@ const fn nothing(name: &'static str, kind: Kind, why: &'static str) -> Setting {
     row(name, Act::Nothing(kind, why))
 }
 
-const FLAKES: &str = "igloo has no flakes";
+const FLAKES: &str = "flakes are only read by getFlake, which writes nothing and knows the usual registries";
 const SEALED: &str = "every build has a machine of its own, which is as sealed as can be";
 const SHELLS: &str = "igloo has no shells";
 const DATABASE: &str = "igloo's store is not Nix's";

@@ -20,7 +20,9 @@ use async_trait::async_trait;
 use igloo_eval::io::Notice;
 use igloo_eval::{EvalIo, Evaluation, Settings};
 use igloo_store::Store;
-use igloo_store_io::{DerivationSink, FetchLimits, Fetcher, FlushError, HostStore, Shared, StoreIo};
+use igloo_store_io::{
+    DerivationSink, FetchLimits, Fetcher, FlushError, HostStore, Shared, StoreIo, TreePlaces,
+};
 use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
 use tokio::runtime::Handle;
@@ -42,6 +44,7 @@ pub struct LocalEvaluator {
     runtime: Handle,
     machine: MachineFacts,
     fetcher: Option<(Arc<dyn Fetcher>, FetchLimits)>,
+    trees: TreePlaces,
     host_store: HostStore,
 }
 
@@ -54,6 +57,7 @@ impl LocalEvaluator {
             runtime,
             machine,
             fetcher: None,
+            trees: TreePlaces::default(),
             host_store: HostStore::default(),
         }
     }
@@ -62,6 +66,13 @@ impl LocalEvaluator {
     #[must_use]
     pub fn with_fetcher(mut self, fetcher: Arc<dyn Fetcher>, limits: FetchLimits) -> Self {
         self.fetcher = Some((fetcher, limits));
+        self
+    }
+
+    /// Says where copies of Git repositories are kept, and what names of flakes stand for.
+    #[must_use]
+    pub fn with_trees(mut self, trees: TreePlaces) -> Self {
+        self.trees = trees;
         self
     }
 
@@ -227,6 +238,7 @@ impl Job {
             .with_sink(Arc::<Events>::clone(events))
             .with_realiser(Arc::clone(&self.io.realiser))
             .with_host_store(evaluator.host_store)
+            .with_trees(evaluator.trees.clone())
             .with_stop(self.stopped.clone())
             .beside(shared);
         if let Some((fetcher, limits)) = &evaluator.fetcher {

@@ -1,7 +1,8 @@
 //! Trees by attributes: `fetchTree`, `fetchGit`, the inputs of flakes.
 //!
 //! Map: this file knows which kinds there are, what attributes each takes, and compares what was found with what was
-//! promised; `git_tree` reads Git repositories with the help of `git`, `forge` makes URLs for GitHub, GitLab and SourceHut.
+//! promised; `git_tree` reads Git repositories with the help of `git`, `forge` makes URLs for GitHub, GitLab and SourceHut, `registry`
+//! knows what names stand for.
 //!
 //! Invariants
 //! - an answer carries the attributes it was asked with, made exact: with them the same tree is found again;
@@ -13,11 +14,13 @@
 mod forge;
 mod git;
 mod git_tree;
+mod registry;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use igloo_eval::io::{FetchAttr, Fetched, IoError};
 use igloo_store::nar::NarDigest;
@@ -30,17 +33,28 @@ use crate::fetching::Wish;
 use crate::files::native;
 use crate::import::{Tree, address, store_name};
 use crate::store_io::StoreIo;
+pub use registry::Registry;
 
 /// Directories inside each other that are searched for times.
 const DEPTH_MAX: usize = 256;
 
 type Attr = (String, FetchAttr);
 
+/// What fetching trees needs besides a fetcher; without it, only what is on this machine or has a URL is found.
+#[derive(Clone, Debug, Default)]
+pub struct TreePlaces {
+    /// Where copies of remote Git repositories are kept.
+    pub git_cache: Option<PathBuf>,
+    /// What names stand for: the first that knows a name counts.
+    pub registries: Vec<Registry>,
+}
+
 /// What fetching trees needs and has learnt.
 #[derive(Debug, Default)]
 pub(crate) struct Trees {
-    /// Where copies of remote Git repositories are kept.
-    pub(crate) git_cache: Option<PathBuf>,
+    pub(crate) places: TreePlaces,
+    /// Entries of the registries read so far.
+    entries: RefCell<HashMap<usize, Rc<[registry::Entry]>>>,
     known: RefCell<HashMap<String, Fetched>>,
 }
 
@@ -137,7 +151,7 @@ impl std::fmt::Display for Request<'_> {
 }
 
 /// Attributes of every kind, and where they are from.
-const ALWAYS: &[&str] = &["type", "narHash", "__final"];
+const ALWAYS: &[&str] = &["type", "narHash", "__final", registry::ALL_REGISTRIES];
 
 fn known_attributes(kind: &str) -> Option<&'static [&'static str]> {
     Some(match kind {
@@ -160,6 +174,7 @@ fn known_attributes(kind: &str) -> Option<&'static [&'static str]> {
             "publicKey",
             "publicKeys",
         ],
+        "indirect" => &["id", "ref", "rev"],
         "path" => &["path", "rev", "revCount", "lastModified"],
         "tarball" | "file" => &["url", "name", "unpack", "rev", "revCount", "lastModified"],
         "github" | "gitlab" | "sourcehut" => {
@@ -179,6 +194,9 @@ impl StoreIo {
         let request = Request(attrs);
         let kind = request.required("type")?;
         check_attributes(request, kind)?;
+        if kind == "indirect" {
+            return self.named_tree(request);
+        }
         let name = request.text("name")?.unwrap_or("source");
         let fetched = match self.final_tree(request, name)? {
             Some(path) => Fetched {
@@ -192,6 +210,18 @@ impl StoreIo {
         };
         self.trees.known.borrow_mut().insert(key, fetched.clone());
         Ok(Some(fetched))
+    }
+
+    /// The tree a name stands for; its attributes have the folder that the registry names.
+    fn named_tree(&self, request: Request<'_>) -> Result<Option<Fetched>, IoError> {
+        let Some(resolved) = self.registered(request)? else {
+            return Ok(None);
+        };
+        let fetched = self.fetch_tree(&resolved.attrs)?;
+        Ok(fetched.map(|mut fetched| {
+            fetched.attrs.extend(resolved.dir);
+            fetched
+        }))
     }
 
     /// A tree of which everything is known already, and which is in the store.
@@ -389,7 +419,7 @@ fn check_promise(request: Request<'_>, name: &str, found: &FetchAttr) -> Result<
 fn without_marks(attrs: &[Attr]) -> Vec<Attr> {
     attrs
         .iter()
-        .filter(|(name, _)| name != "__final")
+        .filter(|(name, _)| name != "__final" && name != registry::ALL_REGISTRIES)
         .cloned()
         .collect()
 }

@@ -35,6 +35,7 @@ mod view;
 pub use access::UriRules;
 pub use dependencies::{Dependency, DependencyKey};
 pub use fetch::{FetchLimits, Fetcher, UrlFetcher};
+pub use fetch_tree::{Registry, TreePlaces};
 pub use realiser::{RealiseError, RealisedOutput, Realiser, Wanted};
 pub use registrar::{DerivationSink, FlushError};
 pub use shared::Shared;

@@ -249,12 +249,8 @@ impl StoreIo {
             RealiseError::Missing { path } => IoError::InvalidPath {
                 path: self.print(path),
             },
-            RealiseError::Build {
-                derivation,
-                reason,
-                exit,
-            } => IoError::BuildFailed {
-                what: format!("build of '{}' failed: {reason}", self.print(derivation)),
+            RealiseError::Build { reason, exit, .. } => IoError::BuildFailed {
+                what: reason.clone(),
                 exit: *exit,
             },
             other => IoError::Build { what: chain(other) },

@@ -49,8 +49,8 @@ pub trait Realiser: Send + Sync {
 /// Why something wanted cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum RealiseError {
-    /// A build failed. The reason begins with what failed, in the coordinator's words.
-    #[error("build of '{derivation}' failed: {reason}")]
+    /// A build failed. The reason begins with what failed, in the coordinator's words; that may be something it needs.
+    #[error("{reason}")]
     Build {
         /// The derivation.
         derivation: StorePath,

@@ -30,7 +30,7 @@ use crate::answers::Bell;
 use crate::dependencies::{Dependency, DependencyKey, Log, hash_entries, is_flat, type_byte};
 use crate::error::{chain, store_error};
 use crate::fetch::{FetchLimits, Fetcher};
-use crate::fetch_tree::Trees;
+use crate::fetch_tree::{TreePlaces, Trees};
 use crate::fetching::{FetchMemo, Transfers};
 use crate::import::{ImportMemo, store_name};
 use crate::realiser::Realiser;
@@ -178,10 +178,10 @@ impl StoreIo {
         self
     }
 
-    /// Keeps copies of Git repositories that are elsewhere in `folder`; without one, only those of this machine are read.
+    /// Says where copies of Git repositories are kept, and what names of flakes stand for.
     #[must_use]
-    pub fn with_git_cache(mut self, folder: std::path::PathBuf) -> Self {
-        self.trees.git_cache = Some(folder);
+    pub fn with_trees(mut self, places: TreePlaces) -> Self {
+        self.trees.places = places;
         self
     }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use common::{memory_store, runtime};
 use igloo_eval::{Evaluation, Features, Format, Origin, Purity, Settings};
 use igloo_store_io::fetch::FetchError;
-use igloo_store_io::{FetchLimits, Fetcher, StoreIo, UrlFetcher};
+use igloo_store_io::{FetchLimits, Fetcher, Registry, StoreIo, TreePlaces, UrlFetcher};
 use igloo_testkit::skip;
 use tokio::runtime::Runtime;
 
@@ -82,7 +82,13 @@ impl World {
 
     fn io(&self, fetcher: Option<Arc<dyn Fetcher>>) -> Rc<StoreIo> {
         let io = StoreIo::new(memory_store(&self.shown("store")), self.runtime.handle().clone());
-        let io = io.with_git_cache(self.path("git-cache"));
+        let io = io.with_trees(TreePlaces {
+            git_cache: Some(self.path("git-cache")),
+            registries: vec![
+                Registry::Own(self.path("home/.config/nix/registry.json")),
+                Registry::Global(self.shown("global.json")),
+            ],
+        });
         Rc::new(match fetcher {
             Some(fetcher) => io.with_fetcher(fetcher, FetchLimits::default()),
             None => io,
@@ -115,9 +121,12 @@ impl World {
     /// What Nix makes of it, with a store of its own of the same name.
     fn nix(&self, text: &str) -> Option<Result<serde_json::Value, String>> {
         let nix = std::env::var_os("IGLOO_TEST_NIX")?;
+        let registry = self.shown("global.json");
+        let config =
+            format!("experimental-features = nix-command flakes fetch-tree\nflake-registry = {registry}\n");
         let output = Command::new(nix)
-            .args(["eval", "--impure", "--json", "--extra-experimental-features"])
-            .args(["nix-command flakes fetch-tree", "--expr", text])
+            .args(["eval", "--impure", "--json", "--expr", text])
+            .env("NIX_CONFIG", config)
             .current_dir(self.tmp.path())
             .env("NIX_STORE_DIR", self.path("store"))
             .env("NIX_STATE_DIR", self.path("var"))
@@ -715,4 +724,101 @@ fn flakes_of_repositories_and_inside_trees() {
     let locked = format!("(builtins.getFlake \"{reference}?rev={rev}\").v");
     let pure = world.eval_in(&world.io(None), Purity::Pure, &locked);
     assert_eq!(pure, Ok("sub".into()));
+}
+
+/// Names of flakes are looked up in all registries, those of inputs and of `fetchTree` in the global one.
+#[test]
+fn names_stand_for_what_registries_say() {
+    let Some(world) = World::new() else { return };
+    let tree = world.shown("tree");
+    world.write("tree/sub/flake.nix", "{ outputs = _: { v = \"named\"; }; }");
+    let entry = |id: &str, to: &str| {
+        format!(r#"{{ "from": {{ "type": "indirect", "id": "{id}" }}, "to": {{ {to} }} }}"#)
+    };
+    let named = |id: &str| format!(r#""type": "indirect", "id": "{id}""#);
+    let path = format!(r#""type": "path", "path": "{tree}", "dir": "sub""#);
+    let own = [
+        entry("foo", &path),
+        entry("bar", &named("foo")),
+        entry("l1", &named("l2")),
+        entry("l2", &named("l1")),
+    ];
+    let registry = |entries: &[String]| format!(r#"{{ "version": 2, "flakes": [{}] }}"#, entries.join(","));
+    world.write("home/.config/nix/registry.json", &registry(&own));
+    world.write("global.json", &registry(&[entry("glob", &path)]));
+    let look = |name: &str| {
+        format!("let f = builtins.getFlake \"{name}\"; in {{ inherit (f) v; out = baseNameOf f.outPath; }}")
+    };
+    for name in ["foo", "bar", "flake:foo", "glob", "flake:glob?dir=nowhere"] {
+        assert_eq!(world.same(&look(name))["v"], "named", "{name}");
+    }
+    world.same(&attributes_of(
+        "builtins.fetchTree { type = \"indirect\"; id = \"glob\"; }",
+    ));
+    world.write(
+        "in/flake.nix",
+        "{ outputs = { self, glob }: { inherit (glob) v; }; }",
+    );
+    let input = format!("(builtins.getFlake \"path:{}\").v", world.shown("in"));
+    assert_eq!(world.same(&input), "named");
+    world.write(
+        "own/flake.nix",
+        "{ outputs = { self, foo }: { inherit (foo) v; }; }",
+    );
+    let own = format!("(builtins.getFlake \"path:{}\").v", world.shown("own"));
+    for (text, why) in [
+        (look("l1"), "cycle detected in flake registry for 'flake:l1'"),
+        (
+            look("zzz"),
+            "cannot find flake 'flake:zzz' in the flake registries",
+        ),
+        (own, "cannot find flake 'flake:foo' in the flake registries"),
+        (
+            attributes_of("builtins.fetchTree { type = \"indirect\"; id = \"foo\"; }"),
+            "cannot find flake 'flake:foo' in the flake registries",
+        ),
+        (
+            attributes_of("builtins.fetchTree \"glob\""),
+            "'glob' doesn't have a scheme",
+        ),
+    ] {
+        let error = world.eval(&text).unwrap_err();
+        assert!(error.contains(why), "{text}: {error}");
+        if let Some(theirs) = world.nix(&text) {
+            let theirs = theirs.unwrap_err();
+            assert!(theirs.contains(why), "{text}: {theirs}");
+        }
+    }
+    let pure = world.eval_in(&world.io(None), Purity::Pure, &look("glob"));
+    assert!(pure.unwrap_err().contains("unlocked flake reference 'glob'"));
+}
+
+/// A lock file that settles nothing is no lock file.
+#[test]
+fn a_lock_file_names_trees_exactly() {
+    let Some(world) = World::new() else { return };
+    world.write(
+        "g/flake.nix",
+        "{ inputs.x.url = \"github:o/r\"; outputs = { self, x }: { v = x; }; }",
+    );
+    let node = r#""type": "github", "owner": "o", "repo": "r""#;
+    let lock = format!(
+        r#"{{ "nodes": {{ "root": {{ "inputs": {{ "x": "x" }} }}, "x": {{ "locked": {{ {node} }}, "original": {{ {node} }} }} }},
+        "root": "root", "version": 7 }}"#
+    );
+    world.write("g/flake.lock", &lock);
+    let text = format!("(builtins.getFlake \"path:{}\").v", world.shown("g"));
+    let error = world.eval(&text).unwrap_err();
+    assert!(
+        error.to_lowercase().contains("lock file contains unlocked input"),
+        "{error}"
+    );
+    if let Some(theirs) = world.nix(&text) {
+        assert!(
+            theirs
+                .unwrap_err()
+                .to_lowercase()
+                .contains("lock file contains unlocked input")
+        );
+    }
 }

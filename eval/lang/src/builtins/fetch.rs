@@ -175,6 +175,9 @@ fn attrs_of(interp: &mut Interp, value: Value, who: &str, kind: Option<&str>) ->
 
 /// The attributes of a tree named by a reference.
 fn referenced(text: &str) -> R<Vec<(String, FetchAttr)>> {
+    if !text.contains(':') {
+        return fail(ErrorKind::Eval, format!("'{text}' doesn't have a scheme"));
+    }
     let parsed = parse_flake_ref(text, VerifiedFetches::Disabled);
     let parsed = parsed.map_err(|error| EvalError::new(ErrorKind::Eval, error.to_string()))?;
     let attrs = parsed.into_iter().map(|(name, attr)| {

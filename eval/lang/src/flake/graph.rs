@@ -84,6 +84,15 @@ enum Asked {
     Lock,
 }
 
+/// Whose registries say what a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    /// The user's and the machine's, then the global one.
+    Own,
+    /// The global one.
+    Global,
+}
+
 /// A flake that was fetched.
 struct Flake {
     tree: Fetched,
@@ -110,7 +119,7 @@ struct Walk<'g> {
 impl Graph {
     /// The graph of the flake a reference names.
     pub(super) fn of(interp: &mut Interp, reference: &Reference) -> R<Self> {
-        let flake = fetch_flake(interp, reference)?;
+        let flake = fetch_flake(interp, reference, Names::Own)?;
         let locked = Reference {
             attrs: flake.tree.attrs.clone(),
             dir: flake.dir.clone(),
@@ -354,6 +363,12 @@ impl Locker<'_> {
             return Err(flake_error(format!("the lock file has no node '{}'", known.node)));
         };
         let locked = node.locked.clone().unwrap_or_else(|| Reference::of(Vec::new()));
+        if !locked.is_locked() {
+            let shown = locked.shown();
+            return Err(flake_error(format!(
+                "lock file contains unlocked input '{shown}'"
+            )));
+        }
         let source = Source::Locked(locked.attrs.clone());
         let index = self.add(source, node.is_flake, &locked.dir, path)?;
         let overridden = |name: &String| {
@@ -364,7 +379,7 @@ impl Locker<'_> {
             |(name, edge): (&String, &LockEdge)| matches!(edge, LockEdge::Follows(_)) && !overridden(name);
         if from == Asked::Flake && node.is_flake && node.inputs.iter().any(is_stale) {
             // an override may have been taken back, so what the lock file says follows may be something of its own again
-            let flake = fetch_flake(self.interp, &locked)?;
+            let flake = fetch_flake(self.interp, &locked, Names::Global)?;
             self.lock(index, path, &flake.inputs, Some(known), Asked::Flake)?;
             return Ok(Edge::Node(index));
         }
@@ -409,15 +424,15 @@ impl Locker<'_> {
             )));
         }
         if !input.is_flake {
-            let tree = fetch_reference(self.interp, reference)?;
-            let index = self.add(Source::Fetched(tree), false, &reference.dir, path)?;
+            let (tree, dir) = fetch_reference(self.interp, reference, Names::Global)?;
+            let index = self.add(Source::Fetched(tree), false, &dir, path)?;
             return Ok(Edge::Node(index));
         }
         if self.parents.contains(reference) {
             let shown = reference.shown();
             return Err(flake_error(format!("found circular import of flake '{shown}'")));
         }
-        let flake = fetch_flake(self.interp, reference)?;
+        let flake = fetch_flake(self.interp, reference, Names::Global)?;
         let known = read_lock(self.interp, &flake.folder, path)?;
         let index = self.add(Source::Fetched(flake.tree), true, &flake.dir, path)?;
         self.parents.push(reference.clone());
@@ -518,14 +533,19 @@ fn climbs_out(start: &str, path: &str) -> bool {
     false
 }
 
-fn fetch_reference(interp: &mut Interp, reference: &Reference) -> R<Fetched> {
-    if reference.text("type") == Some("indirect") {
-        let shown = reference.shown();
-        return Err(flake_error(format!(
-            "cannot find flake '{shown}' in the flake registries"
-        )));
+/// The tree of a reference, and the folder of `flake.nix` in it: a registry's word counts before the reference's.
+fn fetch_reference(interp: &mut Interp, reference: &Reference, names: Names) -> R<(Fetched, String)> {
+    let mut attrs = reference.attrs.clone();
+    if names == Names::Own && reference.text("type") == Some("indirect") {
+        attrs.push(("__registries".to_owned(), FetchAttr::Bool(true)));
     }
-    fetch(interp, reference.attrs.clone())
+    let mut tree = fetch(interp, attrs)?;
+    let named = tree.attrs.iter().position(|(name, _)| name == "dir");
+    let dir = match named.map(|at| tree.attrs.remove(at)) {
+        Some((_, FetchAttr::String(dir))) => dir.trim_matches('/').to_owned(),
+        _ => reference.dir.clone(),
+    };
+    Ok((tree, dir))
 }
 
 fn tree_folder(interp: &Interp, fetched: &Fetched, dir: &str) -> Vec<u8> {
@@ -538,9 +558,8 @@ fn tree_folder(interp: &Interp, fetched: &Fetched, dir: &str) -> Vec<u8> {
 }
 
 /// A flake, with the submodules and so on that it says it consists of.
-fn fetch_flake(interp: &mut Interp, reference: &Reference) -> R<Flake> {
-    let mut tree = fetch_reference(interp, reference)?;
-    let dir = reference.dir.clone();
+fn fetch_flake(interp: &mut Interp, reference: &Reference, names: Names) -> R<Flake> {
+    let (mut tree, dir) = fetch_reference(interp, reference, names)?;
     let mut folder = tree_folder(interp, &tree, &dir);
     let mut asked = read_flake(interp, &folder, reference)?;
     if asked.itself.iter().any(|attr| !tree.attrs.contains(attr)) {

@@ -73,6 +73,9 @@ impl Reference {
 
     /// Whether it can only mean one tree.
     pub(super) fn is_locked(&self) -> bool {
+        if self.text("type") == Some("indirect") {
+            return false;
+        }
         self.text("narHash").is_some() || (self.text("rev").is_some() && self.text("type") != Some("path"))
     }
 

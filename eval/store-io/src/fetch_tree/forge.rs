@@ -94,7 +94,8 @@ impl StoreIo {
         Ok(Some(rev))
     }
 
-    fn text_at_url(&self, url: &str) -> Result<Option<String>, IoError> {
+    /// A text a service has; `None` while it is being asked.
+    pub(super) fn text_at_url(&self, url: &str) -> Result<Option<String>, IoError> {
         let got = self.get(&Wish {
             url,
             name: "source",

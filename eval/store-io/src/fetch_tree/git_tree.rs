@@ -221,7 +221,12 @@ impl StoreIo {
 
     /// A commit of a repository elsewhere, fetched into the cache when it is not there.
     fn remote_commit(&self, wish: &GitWish) -> Result<Commit, IoError> {
-        let cache = self.trees.git_cache.as_ref().filter(|_| self.fetcher.is_some());
+        let cache = self
+            .trees
+            .places
+            .git_cache
+            .as_ref()
+            .filter(|_| self.fetcher.is_some());
         let Some(cache) = cache else {
             return Err(IoError::Unsupported {
                 what: format!(
