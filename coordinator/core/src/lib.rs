@@ -2,7 +2,7 @@
 //!
 //! [`Machine`] is told what happened ([`Event`]) and when ([`Time`]), and says what is to be done ([`Action`]). It does
 //! nothing itself: no I/O, no thread, no clock, no chance but a seed. So one driver runs it over a network, another in a test
-//! with years in seconds, and a journal ([`Record`]) brings it back after a crash. `examples/front_end.rs` shows a driver.
+//! with years in seconds, and a journal ([`Record`]) brings it back after a crash. `examples/bare_machine.rs` shows a driver.
 //!
 //! Invariants (the simulation in `tests/` checks them)
 //! - same seed, same events, same actions;
