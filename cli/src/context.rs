@@ -64,7 +64,7 @@ impl Context {
             config,
             runtime_dir: home.runtime(),
             cache_dir: home.cache(),
-            state_dir: home.place("XDG_STATE_HOME", ".local/state", "/var/lib"),
+            state_dir: home.state(),
             image_dirs: home.images(),
             environment: std::env::vars_os()
                 .map(|(name, value)| (name.into_vec(), value.into_vec()))
@@ -168,6 +168,14 @@ impl Home<'_> {
         dir.unwrap_or_else(|_| PathBuf::from(igloo_store::url::SYSTEM_DIR)) // no home: the system's place, which says what it lacks
     }
 
+    /// Not in root's data folder, which is the store.
+    fn state(&self) -> PathBuf {
+        match (self.get)("XDG_STATE_HOME") {
+            None if self.root => PathBuf::from("/var/lib/igloo-state"),
+            _ => self.place("XDG_STATE_HOME", ".local/state", "/var/lib"),
+        }
+    }
+
     fn config(&self) -> PathBuf {
         self.place("XDG_CONFIG_HOME", ".config", "/etc")
             .join("config.toml")
@@ -210,6 +218,10 @@ mod tests {
             found.map(|(_, value)| OsString::from(value))
         };
         let home = Home { root, get: &get };
+        assert!(
+            !home.state().starts_with(home.store()),
+            "a store holds nothing else"
+        );
         (home.store(), home.runtime(), home.images())
     }
 

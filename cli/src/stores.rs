@@ -84,7 +84,8 @@ fn open_here(url: &StoreUrl, options: &OpenOptions) -> Result<Store, OpenFailure
     igloo_store::open(url, options).map_err(|error| open_failure(error.code(), error))
 }
 
-/// A store that is not there is empty, and not made for having been looked at; one that another process writes is read.
+/// A store that is not there, whatever else is, is empty, and not made for having been looked at; one that another process
+/// writes is read.
 fn open_what_is_there(url: &StoreUrl, options: OpenOptions) -> Result<Store, OpenFailure> {
     if let StoreUrl::Rocksdb { dir } = url
         && !dir.exists()
@@ -92,8 +93,11 @@ fn open_what_is_there(url: &StoreUrl, options: OpenOptions) -> Result<Store, Ope
         return Ok(Store::memory(options.dir));
     }
     open_here(url, &options).or_else(|_| {
-        let access = Access::Read;
-        open_here(url, &OpenOptions { access, ..options })
+        let (access, dir) = (Access::Read, options.dir.clone());
+        match open_here(url, &OpenOptions { access, ..options }) {
+            Err(failure) if failure.code == Code::NotFound => Ok(Store::memory(dir)),
+            opened => opened,
+        }
     })
 }
 

@@ -79,7 +79,7 @@ impl World {
             .env("XDG_RUNTIME_DIR", self.path("run"));
         command
             .env_remove("XDG_DATA_HOME")
-            .env_remove("XDG_STATE_HOME")
+            .env("XDG_STATE_HOME", self.path("state"))
             .env_remove("XDG_CACHE_HOME");
         command.env("XDG_CACHE_HOME", shared_cache());
         command.env("IGLOO_STORE", format!("rocksdb://{}", self.store_dir().display()));

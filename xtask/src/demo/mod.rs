@@ -25,6 +25,8 @@ pub struct Places {
     pub store: PathBuf,
     /// The store of the second pass, served by a process of its own.
     pub store_apart: PathBuf,
+    /// Journals and logs of coordinators.
+    pub state: PathBuf,
     /// The sockets of that pass.
     pub sockets: PathBuf,
     /// Where the store is mounted.
@@ -97,6 +99,7 @@ fn places() -> Places {
         toolchain: demo.join("toolchain"),
         store: demo.join("store"),
         store_apart: demo.join("store-apart"),
+        state: demo.join("state"),
         sockets: demo.join("sockets"),
         mount: demo.join("mount"),
         programs: shell::target().join("release"),

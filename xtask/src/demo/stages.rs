@@ -116,6 +116,7 @@ impl<'a> Igloo<'a> {
     fn command(&self) -> Command {
         let mut command = Command::new(self.places.programs.join("igloo"));
         command.env("IGLOO_IMAGE", &self.places.image);
+        command.env("XDG_STATE_HOME", &self.places.state);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -175,7 +176,9 @@ impl Parts {
         options: &[(&str, String)],
     ) -> Result<()> {
         let mut command = Command::new(places.programs.join("igloo"));
-        command.env("IGLOO_IMAGE", &places.image).args(name.split(' '));
+        command.env("IGLOO_IMAGE", &places.image);
+        command.env("XDG_STATE_HOME", &places.state);
+        command.args(name.split(' '));
         command
             .arg("--listen")
             .arg(format!("unix:{}", self.socket(socket)));
