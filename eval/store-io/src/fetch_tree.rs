@@ -9,7 +9,7 @@
 //! - a tree whose NAR hash or revision is another than promised is not handed out;
 //! - within one evaluation the same attributes give the same tree.
 //!
-//! Source: Nix manual 2.34, `builtins.fetchTree`; behaviour recorded from Nix 2.34 (`tests/fetch_tree.rs`).
+//! Source: Nix manual 2.34, `builtins.fetchTree`; behaviour recorded from Nix 2.34 (`tests/fetch_tree`).
 
 mod forge;
 mod git;
@@ -22,7 +22,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use igloo_eval::io::{FetchAttr, Fetched, IoError};
+use igloo_eval::io::{FetchAttr, Fetched, IoError, scheme_attributes};
 use igloo_store::nar::NarDigest;
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::hash::{HashAlgo, HashFormat, NixHash};
@@ -150,39 +150,8 @@ impl std::fmt::Display for Request<'_> {
     }
 }
 
-/// Attributes of every kind, and where they are from.
-const ALWAYS: &[&str] = &["type", "narHash", "__final", registry::ALL_REGISTRIES];
-
-fn known_attributes(kind: &str) -> Option<&'static [&'static str]> {
-    Some(match kind {
-        "git" => &[
-            "url",
-            "ref",
-            "rev",
-            "shallow",
-            "submodules",
-            "lfs",
-            "exportIgnore",
-            "lastModified",
-            "revCount",
-            "allRefs",
-            "name",
-            "dirtyRev",
-            "dirtyShortRev",
-            "verifyCommit",
-            "keytype",
-            "publicKey",
-            "publicKeys",
-        ],
-        "indirect" => &["id", "ref", "rev"],
-        "path" => &["path", "rev", "revCount", "lastModified"],
-        "tarball" | "file" => &["url", "name", "unpack", "rev", "revCount", "lastModified"],
-        "github" | "gitlab" | "sourcehut" => {
-            &["owner", "repo", "ref", "rev", "lastModified", "host", "treeHash"]
-        }
-        _ => return None,
-    })
-}
+/// What trees may have beside the attributes of their type.
+const ALWAYS: &[&str] = &["type", "__final", registry::ALL_REGISTRIES];
 
 impl StoreIo {
     /// The tree that attributes describe, and those attributes made exact; `None` while something of it is on its way.
@@ -360,7 +329,7 @@ impl StoreIo {
 }
 
 fn check_attributes(request: Request<'_>, kind: &str) -> Result<(), IoError> {
-    let Some(known) = known_attributes(kind) else {
+    let Some(known) = scheme_attributes(kind).filter(|_| kind != "hg") else {
         let url = request
             .text("url")?
             .map(|url| format!(" from '{url}'"))

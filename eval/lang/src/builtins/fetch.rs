@@ -10,7 +10,7 @@ use crate::heap::value::{Type, Value};
 use crate::interp::{Coerce, Interp};
 use crate::io::{FetchAttr, FetchRequest, Fetched};
 use crate::pos::Pos;
-use crate::pure::flakeref::{Attribute, Attributes, VerifiedFetches, flake_ref_to_string, parse_flake_ref};
+use crate::pure::flakeref::{Attributes, VerifiedFetches, flake_ref_to_string, parse_flake_ref};
 use crate::settings::Purity;
 use crate::symbol::sym;
 
@@ -180,15 +180,7 @@ fn referenced(text: &str) -> R<Vec<(String, FetchAttr)>> {
     }
     let parsed = parse_flake_ref(text, VerifiedFetches::Disabled);
     let parsed = parsed.map_err(|error| EvalError::new(ErrorKind::Eval, error.to_string()))?;
-    let attrs = parsed.into_iter().map(|(name, attr)| {
-        let attr = match attr {
-            Attribute::String(text) => FetchAttr::String(text),
-            Attribute::Int(n) => FetchAttr::Int(n),
-            Attribute::Bool(b) => FetchAttr::Bool(b),
-        };
-        (name, attr)
-    });
-    Ok(attrs.collect())
+    Ok(parsed.into_iter().collect())
 }
 
 fn fetch_attr(interp: &mut Interp, value: Value, name: &str, who: &str, pos: Pos) -> R<FetchAttr> {
@@ -315,20 +307,12 @@ const REVISION_DIGITS: usize = 40;
 
 /// The attributes of a fetcher call with Nix's defaults, as a flake input.
 fn as_input(attrs: &[(String, FetchAttr)], kind: Option<&str>) -> Attributes {
-    let mut input = Attributes::new();
-    for (name, value) in attrs {
-        let value = match value {
-            FetchAttr::String(text) => Attribute::String(text.clone()),
-            FetchAttr::Int(number) => Attribute::Int(*number),
-            FetchAttr::Bool(flag) => Attribute::Bool(*flag),
-        };
-        input.insert(name.clone(), value);
-    }
-    if input.get("type") == Some(&Attribute::String("git".to_owned())) {
+    let mut input: Attributes = attrs.iter().cloned().collect();
+    if input.get("type") == Some(&FetchAttr::String("git".to_owned())) {
         input.remove("name");
         let default = if kind.is_some() { "exportIgnore" } else { "shallow" };
-        input.entry(default.to_owned()).or_insert(Attribute::Bool(true));
-        if let Some(Attribute::String(url)) = input.get_mut("url")
+        input.entry(default.to_owned()).or_insert(FetchAttr::Bool(true));
+        if let Some(FetchAttr::String(url)) = input.get_mut("url")
             && url.starts_with('/')
         {
             url.insert_str(0, "file://");

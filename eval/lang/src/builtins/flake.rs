@@ -4,9 +4,10 @@ use crate::error::{ErrorKind, EvalError, R, fail};
 use crate::heap::attrs::Attr;
 use crate::heap::value::{Type, Value};
 use crate::interp::Interp;
+use crate::io::FetchAttr;
 use crate::pos::Pos;
 use crate::pure::flakeref::{
-    Attribute, Attributes, FlakeRefError, VerifiedFetches, flake_ref_to_string, parse_flake_ref as parse,
+    Attributes, FlakeRefError, VerifiedFetches, flake_ref_to_string, parse_flake_ref as parse,
 };
 
 fn failed(error: &FlakeRefError) -> Box<EvalError> {
@@ -21,9 +22,9 @@ pub(super) fn parse_flake_ref(interp: &mut Interp, args: &[Value], _pos: Pos) ->
     let mut attrs: Vec<Attr> = Vec::with_capacity(parsed.len());
     for (name, attr) in parsed {
         let value = match attr {
-            Attribute::String(text) => interp.heap.string(text.as_bytes()),
-            Attribute::Int(n) => interp.heap.int(i64::try_from(n).unwrap_or(i64::MAX)),
-            Attribute::Bool(b) => Value::bool(b),
+            FetchAttr::String(text) => interp.heap.string(text.as_bytes()),
+            FetchAttr::Int(n) => interp.heap.int(i64::try_from(n).unwrap_or(i64::MAX)),
+            FetchAttr::Bool(b) => Value::bool(b),
         };
         attrs.push((interp.symbols.intern(name.as_bytes()), value, Pos::NONE));
     }
@@ -46,11 +47,11 @@ pub(super) fn flake_ref_to_string_(interp: &mut Interp, args: &[Value], _pos: Po
                     let text = format!("negative value given for flake ref attr {name}: {n}");
                     return fail(ErrorKind::Eval, text);
                 };
-                Attribute::Int(n)
+                FetchAttr::Int(n)
             }
-            Type::Bool => Attribute::Bool(value == Value::TRUE),
+            Type::Bool => FetchAttr::Bool(value == Value::TRUE),
             Type::String => {
-                Attribute::String(String::from_utf8_lossy(value.as_str().unwrap_or_default()).into_owned())
+                FetchAttr::String(String::from_utf8_lossy(value.as_str().unwrap_or_default()).into_owned())
             }
             _ => {
                 let what = interp.show_type(value);

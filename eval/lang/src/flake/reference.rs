@@ -3,7 +3,7 @@
 use super::{Attr, flake_error};
 use crate::error::R;
 use crate::io::FetchAttr;
-use crate::pure::flakeref::{self, Attribute, VerifiedFetches};
+use crate::pure::flakeref::{self, VerifiedFetches};
 
 /// A flake, or a tree that is an input of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +19,7 @@ impl Reference {
     pub(super) fn parse(text: &str) -> R<Self> {
         let parsed = flakeref::parse_flake_ref(text, VerifiedFetches::Disabled);
         let parsed = parsed.map_err(|error| flake_error(error.to_string()))?;
-        let attrs = parsed.into_iter().map(|(name, attr)| {
-            let attr = match attr {
-                Attribute::String(text) => FetchAttr::String(text),
-                Attribute::Int(n) => FetchAttr::Int(n),
-                Attribute::Bool(b) => FetchAttr::Bool(b),
-            };
-            (name, attr)
-        });
-        Ok(Self::of(attrs.collect()))
+        Ok(Self::of(parsed.into_iter().collect()))
     }
 
     /// Reads a reference of an input, whose path may be relative to the flake it is in.
@@ -81,17 +73,9 @@ impl Reference {
 
     /// For messages.
     pub(super) fn shown(&self) -> String {
-        let attrs = self.attrs.iter().map(|(name, value)| {
-            let value = match value {
-                FetchAttr::String(text) => Attribute::String(text.clone()),
-                FetchAttr::Int(n) => Attribute::Int(*n),
-                FetchAttr::Bool(b) => Attribute::Bool(*b),
-            };
-            (name.clone(), value)
-        });
-        let mut attrs: flakeref::Attributes = attrs.collect();
+        let mut attrs: flakeref::Attributes = self.attrs.iter().cloned().collect();
         if !self.dir.is_empty() {
-            attrs.insert("dir".to_owned(), Attribute::String(self.dir.clone()));
+            attrs.insert("dir".to_owned(), FetchAttr::String(self.dir.clone()));
         }
         let shown = flakeref::flake_ref_to_string(&attrs, VerifiedFetches::Disabled);
         shown.unwrap_or_else(|_| self.text("path").unwrap_or("a flake").to_owned())

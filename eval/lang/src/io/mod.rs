@@ -21,6 +21,7 @@ use nix_compat::hash::NixHash;
 use nix_compat::store_path::{StoreDir, StorePath};
 
 use crate::heap::context::ContextElem;
+pub use crate::pure::flakeref::scheme_attributes;
 
 /// What stands at a path, itself (not what a symlink points to).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@
 mod names;
 mod parse;
 mod print;
+mod schemes;
 mod url;
 
 use std::collections::BTreeMap;
@@ -22,23 +23,15 @@ use igloo_status::Code;
 
 use super::hash_text::HashTextError;
 use super::json::write_string;
+use crate::io::FetchAttr;
 
 pub use parse::parse_flake_ref;
 pub use print::flake_ref_to_string;
+pub use schemes::scheme_attributes;
 
-/// The attributes of a reference, by name.
-pub type Attributes = BTreeMap<String, Attribute>;
-
-/// The value of one attribute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attribute {
-    /// A string.
-    String(String),
-    /// A number; Nix refuses negative ones before they get here ("negative value given for flake ref attr …").
-    Int(u64),
-    /// A truth value.
-    Bool(bool),
-}
+/// The attributes of a reference, by name. Nix refuses negative numbers before they get here ("negative value given for
+/// flake ref attr …").
+pub type Attributes = BTreeMap<String, FetchAttr>;
 
 /// Whether the experimental feature `verified-fetches` is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +78,7 @@ impl FlakeRefError {
 fn string(attributes: &Attributes, name: &str) -> Result<Option<String>, FlakeRefError> {
     match attributes.get(name) {
         None => Ok(None),
-        Some(Attribute::String(value)) => Ok(Some(value.clone())),
+        Some(FetchAttr::String(value)) => Ok(Some(value.clone())),
         Some(_) => {
             let all = to_json(attributes);
             Err(FlakeRefError::Unsupported(format!(
@@ -102,7 +95,7 @@ fn required(attributes: &Attributes, name: &str) -> Result<String, FlakeRefError
 
 fn check_int(attributes: &Attributes, name: &str) -> Result<(), FlakeRefError> {
     match attributes.get(name) {
-        None | Some(Attribute::Int(_)) => Ok(()),
+        None | Some(FetchAttr::Int(_)) => Ok(()),
         Some(_) => Err(FlakeRefError::Unsupported(format!(
             "input attribute '{name}' is not an integer"
         ))),
@@ -113,7 +106,7 @@ fn check_int(attributes: &Attributes, name: &str) -> Result<(), FlakeRefError> {
 fn flag(attributes: &Attributes, name: &str) -> Result<bool, FlakeRefError> {
     match attributes.get(name) {
         None => Ok(false),
-        Some(Attribute::Bool(value)) => Ok(*value),
+        Some(FetchAttr::Bool(value)) => Ok(*value),
         Some(_) => Err(FlakeRefError::Unsupported(format!(
             "input attribute '{name}' is not a Boolean"
         ))),
@@ -135,11 +128,11 @@ fn to_json(attributes: &Attributes) -> String {
         let _ = write_string(&mut out, text.as_bytes());
         String::from_utf8_lossy(&out).into_owned()
     };
-    let member = |(name, value): (&String, &Attribute)| {
+    let member = |(name, value): (&String, &FetchAttr)| {
         let value = match value {
-            Attribute::String(text) => quoted(text),
-            Attribute::Int(number) => number.to_string(),
-            Attribute::Bool(value) => value.to_string(),
+            FetchAttr::String(text) => quoted(text),
+            FetchAttr::Int(number) => number.to_string(),
+            FetchAttr::Bool(value) => value.to_string(),
         };
         format!("{}:{value}", quoted(name))
     };

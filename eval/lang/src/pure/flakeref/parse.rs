@@ -1,8 +1,10 @@
 //! From text to attributes.
 
 use super::names::{is_commit, is_flake_id, is_fragment, is_loose_ref, is_ref_name};
+use super::schemes::DOWNLOAD_ATTRIBUTES;
 use super::url::{Authority, Liberty, Url, decode, decode_query, is_query};
-use super::{Attribute, Attributes, FlakeRefError, VerifiedFetches, check_common, print};
+use super::{Attributes, FlakeRefError, VerifiedFetches, check_common, print};
+use crate::io::FetchAttr;
 
 use FlakeRefError::{BadUrl, Unsupported};
 
@@ -112,7 +114,7 @@ fn flake_input(mut url: Url, verified: VerifiedFetches) -> Result<(Attributes, S
     let fragment = std::mem::take(&mut url.fragment);
     let mut attributes = input(&url, verified)?;
     if !dir.is_empty() {
-        attributes.insert("dir".to_owned(), Attribute::String(dir));
+        attributes.insert("dir".to_owned(), FetchAttr::String(dir));
     }
     Ok((attributes, fragment))
 }
@@ -194,7 +196,7 @@ fn path(url: &Url) -> Result<Attributes, FlakeRefError> {
             "revCount" | "lastModified" => {
                 let invalid = || Unsupported(format!("path URL '{text}' has invalid parameter '{name}'"));
                 let number = number(value).ok_or_else(invalid)?;
-                out.insert(name.clone(), Attribute::Int(number));
+                out.insert(name.clone(), FetchAttr::Int(number));
             }
             _ => {
                 return Err(Unsupported(format!(
@@ -279,7 +281,7 @@ fn git(url: &Url, verified: VerifiedFetches) -> Result<Attributes, FlakeRefError
         match name.as_str() {
             "rev" | "ref" | "keytype" | "publicKey" | "publicKeys" => set(&mut out, name, value),
             "shallow" | "submodules" | "lfs" | "exportIgnore" | "allRefs" | "verifyCommit" => {
-                out.insert(name.clone(), Attribute::Bool(value == "1"));
+                out.insert(name.clone(), FetchAttr::Bool(value == "1"));
             }
             _ => {
                 remote.query.insert(name.clone(), value.clone());
@@ -323,10 +325,10 @@ fn download(url: &Url, kind: &str) -> Attributes {
     }
     for name in ["revCount", "lastModified"] {
         if let Some(value) = url.query.get(name).and_then(|value| number(value)) {
-            out.insert(name.to_owned(), Attribute::Int(value));
+            out.insert(name.to_owned(), FetchAttr::Int(value));
         }
     }
-    for name in print::DOWNLOAD_ATTRIBUTES {
+    for name in DOWNLOAD_ATTRIBUTES {
         remote.query.remove(*name);
     }
     set(&mut out, "url", &remote.print());
@@ -339,9 +341,9 @@ fn number(text: &str) -> Option<u64> {
 }
 
 fn of_type(kind: &str) -> Attributes {
-    Attributes::from([("type".to_owned(), Attribute::String(kind.to_owned()))])
+    Attributes::from([("type".to_owned(), FetchAttr::String(kind.to_owned()))])
 }
 
 fn set(attributes: &mut Attributes, name: &str, value: &str) {
-    attributes.insert(name.to_owned(), Attribute::String(value.to_owned()));
+    attributes.insert(name.to_owned(), FetchAttr::String(value.to_owned()));
 }

@@ -3,10 +3,10 @@
 use nix_compat::hash::{HashAlgo, HashFormat, NixHash};
 
 use super::names::{is_commit, is_flake_id, is_host, is_loose_ref, is_ref_name};
+use super::schemes::scheme_attributes;
 use super::url::{Authority, Liberty, Url};
-use super::{
-    Attribute, Attributes, FlakeRefError, VerifiedFetches, check_common, flag, required, string, to_json,
-};
+use super::{Attributes, FlakeRefError, VerifiedFetches, check_common, flag, required, string, to_json};
+use crate::io::FetchAttr;
 use crate::pure::hash_text::{parse_any, parse_any_prefixed, parse_sri};
 
 use FlakeRefError::{BadUrl, Unsupported};
@@ -36,57 +36,10 @@ pub fn flake_ref_to_string(
     Ok(url.print())
 }
 
-/// The attributes of a download, none of which is sent to the server.
-pub(super) const DOWNLOAD_ATTRIBUTES: &[&str] = &[
-    "url",
-    "narHash",
-    "name",
-    "unpack",
-    "rev",
-    "revCount",
-    "lastModified",
-];
-
-const GIT_ATTRIBUTES: &[&str] = &[
-    "url",
-    "ref",
-    "rev",
-    "shallow",
-    "submodules",
-    "lfs",
-    "exportIgnore",
-    "lastModified",
-    "revCount",
-    "narHash",
-    "allRefs",
-    "name",
-    "dirtyRev",
-    "dirtyShortRev",
-    "verifyCommit",
-    "keytype",
-    "publicKey",
-    "publicKeys",
-];
-
 fn check(input: &mut Attributes, kind: &str, verified: VerifiedFetches) -> Result<(), FlakeRefError> {
-    let allowed: &[&str] = match kind {
-        "path" => &["path", "rev", "revCount", "lastModified", "narHash"],
-        "indirect" => &["id", "ref", "rev", "narHash"],
-        "github" | "gitlab" | "sourcehut" => &[
-            "owner",
-            "repo",
-            "ref",
-            "rev",
-            "narHash",
-            "lastModified",
-            "host",
-            "treeHash",
-        ],
-        "git" => GIT_ATTRIBUTES,
-        "hg" => &["url", "ref", "rev", "revCount", "narHash", "name"],
-        "tarball" | "file" => DOWNLOAD_ATTRIBUTES,
-        // Nix keeps inputs it does not know, and fails when it has to show them.
-        _ => return check_common(input),
+    // Nix keeps inputs it does not know, and fails when it has to show them.
+    let Some(allowed) = scheme_attributes(kind) else {
+        return check_common(input);
     };
     let unknown = |name: &&String| *name != "type" && *name != "__final" && !allowed.contains(&name.as_str());
     if let Some(name) = input.keys().find(unknown) {
@@ -151,7 +104,7 @@ pub(super) fn check_git(input: &mut Attributes, verified: VerifiedFetches) -> Re
         return Err(BadUrl(format!("invalid Git branch/tag name '{name}'")));
     }
     let url = git_url(&required(input, "url")?)?;
-    input.insert("url".to_owned(), Attribute::String(url.print()));
+    input.insert("url".to_owned(), FetchAttr::String(url.print()));
     for name in ["shallow", "submodules", "allRefs"] {
         flag(input, name)?;
     }
@@ -232,9 +185,9 @@ fn path_url(input: &Attributes) -> Result<Url, FlakeRefError> {
     for (name, value) in input {
         if !["path", "type", "__final"].contains(&name.as_str()) {
             let value = match value {
-                Attribute::String(text) => text.clone(),
-                Attribute::Int(number) => number.to_string(),
-                Attribute::Bool(value) => u8::from(*value).to_string(),
+                FetchAttr::String(text) => text.clone(),
+                FetchAttr::Int(number) => number.to_string(),
+                FetchAttr::Bool(value) => u8::from(*value).to_string(),
             };
             url.query.insert(name.clone(), value);
         }

@@ -17,9 +17,9 @@ fn from_json(json: &[u8]) -> Attributes {
                 name = key.into_owned();
                 continue;
             }
-            Event::String(text) => Attribute::String(text.into_owned()),
-            Event::Int(number) => Attribute::Int(u64::try_from(number).unwrap()),
-            Event::Bool(value) => Attribute::Bool(value),
+            Event::String(text) => FetchAttr::String(text.into_owned()),
+            Event::Int(number) => FetchAttr::Int(u64::try_from(number).unwrap()),
+            Event::Bool(value) => FetchAttr::Bool(value),
             _ => continue,
         };
         attributes.insert(std::mem::take(&mut name), value);
@@ -72,7 +72,7 @@ fn signatures_need_the_feature() {
     let refused = parse_flake_ref(reference, VerifiedFetches::Disabled);
     assert_eq!(refused, Err(FlakeRefError::FeatureDisabled));
     let attributes = parse_flake_ref(reference, VerifiedFetches::Enabled).unwrap();
-    assert_eq!(attributes["verifyCommit"], Attribute::Bool(true));
+    assert_eq!(attributes["verifyCommit"], FetchAttr::Bool(true));
     let printed = flake_ref_to_string(&attributes, VerifiedFetches::Enabled).unwrap();
     assert_eq!(
         printed,
@@ -100,9 +100,9 @@ proptest! {
         if let Ok(attributes) = parse_flake_ref(&reference, VerifiedFetches::Disabled) {
             let _ = flake_ref_to_string(&attributes, VerifiedFetches::Disabled);
         }
-        let url = Attribute::String(name);
+        let url = FetchAttr::String(name);
         for kind in ["git", "hg", "tarball", "path"] {
-            let kind = Attribute::String(kind.to_owned());
+            let kind = FetchAttr::String(kind.to_owned());
             let attributes = Attributes::from([("type".to_owned(), kind), ("url".to_owned(), url.clone())]);
             let _ = flake_ref_to_string(&attributes, VerifiedFetches::Disabled);
         }
