@@ -11,6 +11,7 @@
     reason = "a library for tests: a broken harness is a failed test"
 )]
 
+pub mod builders;
 pub mod derivations;
 pub mod mounts;
 pub mod processes;

@@ -3,8 +3,7 @@
 //! The builder here is this test, so that no machine is needed: what crosses the sockets is what is looked at.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,15 +12,13 @@ use igloo_build::{
     BuildError, BuildEvent, BuildIo, BuildOutcome, BuildReport, BuildRequest, BuildStats, Builder,
 };
 use igloo_castore::node::Node;
-use igloo_castore::tree::TreeEvent;
 use igloo_driver::job::{FailureKind, JobOptions, Wanted};
 use igloo_driver::{Coordinator as _, Job, JobReport};
 use igloo_integration::World;
+use igloo_integration::builders::{serve, url};
 use igloo_integration::derivations::{Recipe, Recipes};
 use igloo_integration::servers::Server;
-use igloo_remote::{
-    Address, BuildService, Connection, ContentCache, LeasePolicy, Listener, RemoteCoordinator, Services,
-};
+use igloo_remote::{Connection, RemoteCoordinator};
 use tokio::sync::mpsc;
 
 /// A builder whose program does one thing: it copies the file `bin/busybox` of its first input to its output, or fails
@@ -59,15 +56,7 @@ impl Builder for Copier {
         let size_bytes = usize::try_from(size).unwrap();
         let content = io.inputs.blobs.read_range(&digest, 0, size_bytes).await.unwrap();
         for output in &request.outputs {
-            io.outputs.begin(output).await?;
-            let begin = TreeEvent::FileBegin {
-                name: None,
-                executable: false,
-                size,
-            };
-            io.outputs.event(begin).await?;
-            io.outputs.event(TreeEvent::FileData(content.clone())).await?;
-            io.outputs.end().await?;
+            io.write_file(output, content.clone()).await?;
         }
         Ok(report(BuildOutcome::Success))
     }
@@ -75,24 +64,6 @@ impl Builder for Copier {
     fn systems(&self) -> Vec<String> {
         vec!["x86_64-linux".into()]
     }
-}
-
-fn url(socket: &Path) -> String {
-    format!("grpc+unix://{}", socket.display())
-}
-
-async fn serve_builder(socket: &Path, spool: &Path) -> tokio::task::JoinHandle<()> {
-    let service = BuildService {
-        builder: Arc::new(Copier),
-        stores: BTreeMap::new(),
-        snix_store: None,
-        builds_max: 2,
-        cache: Arc::new(ContentCache::default()),
-        leases: Some(LeasePolicy::in_dir(spool.to_owned())),
-    };
-    let listener = Listener::bind(&Address::Unix(socket.to_owned())).await.unwrap();
-    let services = Services::new().with_builder(service);
-    tokio::spawn(async move { services.serve(listener, std::future::pending()).await.unwrap() })
 }
 
 async fn run(coordinator: &str, recipe: &Recipe) -> JobReport {
@@ -136,7 +107,7 @@ fn all_parts_apart_build_a_derivation() {
         .build()
         .unwrap();
     let spool = world.path("spool");
-    runtime.block_on(serve_builder(builder, &spool));
+    runtime.block_on(serve(Arc::new(Copier), builder, &spool));
     let _store = Server::start(&world, &["store", "daemon", "--listen"], store);
     let (store_url, builder_url) = (url(store), url(builder));
     let served = [

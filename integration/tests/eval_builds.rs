@@ -3,16 +3,13 @@
 //! The builder here is this test, so that no machine is needed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests")]
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use igloo_build::{BuildError, BuildIo, BuildOutcome, BuildReport, BuildRequest, BuildStats, Builder};
-use igloo_castore::tree::TreeEvent;
+use igloo_integration::builders::{serve, url};
 use igloo_integration::{Ended, World, finish};
-use igloo_remote::{Address, BuildService, ContentCache, LeasePolicy, Listener, Services};
 use tokio::sync::Barrier;
 
 /// Longer than anything here takes; then the test fails instead of hanging.
@@ -43,15 +40,7 @@ impl Builder for Writer {
             });
         }
         for output in &request.outputs {
-            io.outputs.begin(output).await?;
-            let begin = TreeEvent::FileBegin {
-                name: None,
-                executable: false,
-                size: content.len() as u64,
-            };
-            io.outputs.event(begin).await?;
-            io.outputs.event(TreeEvent::FileData(content.clone())).await?;
-            io.outputs.end().await?;
+            io.write_file(output, content.clone()).await?;
         }
         Ok(report(BuildOutcome::Success))
     }
@@ -59,24 +48,6 @@ impl Builder for Writer {
     fn systems(&self) -> Vec<String> {
         vec!["x86_64-linux".into()]
     }
-}
-
-fn url(socket: &Path) -> String {
-    format!("grpc+unix://{}", socket.display())
-}
-
-async fn serve(socket: &Path, spool: &Path) {
-    let service = BuildService {
-        builder: Arc::new(Writer(Barrier::new(2))),
-        stores: BTreeMap::new(),
-        snix_store: None,
-        builds_max: 2,
-        cache: Arc::new(ContentCache::default()),
-        leases: Some(LeasePolicy::in_dir(spool.to_owned())),
-    };
-    let listener = Listener::bind(&Address::Unix(socket.to_owned())).await.unwrap();
-    let services = Services::new().with_builder(service);
-    tokio::spawn(async move { services.serve(listener, std::future::pending()).await.unwrap() });
 }
 
 const D: &str = r#"let d = name: text: derivation {
@@ -92,7 +63,8 @@ fn what_is_imported_is_built() {
         .build()
         .unwrap();
     let builder = world.path("builder.sock");
-    runtime.block_on(serve(&builder, &world.path("spool")));
+    let writer = Arc::new(Writer(Barrier::new(2)));
+    runtime.block_on(serve(writer, &builder, &world.path("spool")));
     let asked = |words: &[&str], expression: &str, builder: &str| -> Ended {
         let mut command = world.igloo();
         command.args(words).args(["-E", &format!("{D}{expression}")]);

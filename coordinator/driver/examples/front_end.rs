@@ -11,7 +11,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use igloo_build::{BuildError, BuildIo, BuildOutcome, BuildReport, BuildRequest, BuildStats, Builder};
-use igloo_castore::tree::TreeEvent;
 use igloo_driver::job::{Coordinator, Job, JobOptions, Update, Wanted};
 use igloo_driver::local::LocalCoordinator;
 use igloo_driver::local::config::{LocalConfig, NamedBuilder};
@@ -85,15 +84,7 @@ impl Builder for RunsNothing {
     async fn build(&self, request: BuildRequest, mut io: BuildIo) -> Result<BuildReport, BuildError> {
         for output in &request.outputs {
             let content = Bytes::copy_from_slice(output.as_bytes());
-            let begin = TreeEvent::FileBegin {
-                name: None,
-                executable: false,
-                size: content.len() as u64,
-            };
-            io.outputs.begin(output).await?;
-            io.outputs.event(begin).await?;
-            io.outputs.event(TreeEvent::FileData(content)).await?;
-            io.outputs.end().await?;
+            io.write_file(output, content).await?;
         }
         let (outcome, stats) = (BuildOutcome::Success, BuildStats::default());
         Ok(BuildReport { outcome, stats })

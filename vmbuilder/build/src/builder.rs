@@ -1,6 +1,7 @@
 //! The traits of running builds.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use igloo_castore::store::Castore;
 use igloo_castore::tree::TreeEvent;
 
@@ -103,6 +104,26 @@ pub struct BuildIo {
     pub outputs: Box<dyn OutputSink>,
     /// Hears what happens.
     pub events: EventSender,
+}
+
+impl BuildIo {
+    /// Writes an output that is one plain file.
+    ///
+    /// # Errors
+    /// What the sink says.
+    pub async fn write_file(&mut self, output: &RelativePath, content: Bytes) -> Result<(), BuildError> {
+        self.outputs.begin(output).await?;
+        let begin = TreeEvent::FileBegin {
+            name: None,
+            executable: false,
+            size: content.len() as u64,
+        };
+        self.outputs.event(begin).await?;
+        if !content.is_empty() {
+            self.outputs.event(TreeEvent::FileData(content)).await?;
+        }
+        self.outputs.end().await
+    }
 }
 
 /// Takes outputs as trees.

@@ -17,7 +17,6 @@ use igloo_build::{
     BuildError, BuildEvent, BuildIo, BuildOutcome, BuildReport, BuildRequest, BuildStats, Builder,
     EventSender,
 };
-use igloo_castore::tree::TreeEvent;
 use igloo_driver::job::Wanted;
 use igloo_driver::{
     Coordinator as _, Job, JobError, JobOptions, JobReport, LocalConfig, LocalCoordinator, NamedBuilder,
@@ -354,7 +353,7 @@ impl Builder for FakeBuilder {
                 content.extend_from_slice(number.to_string().as_bytes());
             }
             for output in &request.outputs {
-                write_file(&mut io, output, Bytes::from(content.clone())).await?;
+                io.write_file(output, Bytes::from(content.clone())).await?;
             }
         }
         guard.name = None;
@@ -413,22 +412,6 @@ impl Log {
         let _ = self.events.send(BuildEvent::Log { sequence, bytes }).await;
         self.sequence += size;
     }
-}
-
-async fn write_file(
-    io: &mut BuildIo,
-    output: &igloo_build::RelativePath,
-    content: Bytes,
-) -> Result<(), BuildError> {
-    io.outputs.begin(output).await?;
-    let begin = TreeEvent::FileBegin {
-        name: None,
-        executable: false,
-        size: content.len() as u64,
-    };
-    io.outputs.event(begin).await?;
-    io.outputs.event(TreeEvent::FileData(content)).await?;
-    io.outputs.end().await
 }
 
 /// Notices that a build was dropped before its end.
