@@ -4,16 +4,18 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{Drv, FakeBuilder, World, build};
 use igloo_driver::LocalCoordinator;
 use igloo_store::{Access, OpenOptions, Store, StoreUrl, open};
+use igloo_testkit::Victim;
 use nix_compat::derivation::DerivationOutput;
 use nix_compat::store_path::StoreDir;
 
-const VICTIM_DIR: &str = "IGLOO_DRIVER_CRASH_DIR";
+const VICTIM: Victim = Victim {
+    variable: "IGLOO_DRIVER_CRASH_DIR",
+};
 /// Layers of derivations, and derivations in each.
 const LAYERS: usize = 40;
 const WIDTH: usize = 4;
@@ -70,7 +72,7 @@ async fn build_all(dir: &Path) -> (Vec<Drv>, World, LocalCoordinator) {
 /// The process that the next test kills.
 #[tokio::test(flavor = "multi_thread")]
 async fn crash_victim() {
-    let Some(dir) = std::env::var_os(VICTIM_DIR) else {
+    let Some(dir) = std::env::var_os(VICTIM.variable) else {
         return; // not a test of its own
     };
     build_all(Path::new(&dir)).await;
@@ -83,16 +85,7 @@ async fn a_killed_coordinator_goes_on() {
     let tmp = tempfile::tempdir().unwrap();
     let mut known = 0;
     for round in 0..6 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash_victim"])
-            .env(VICTIM_DIR, tmp.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        tokio::time::sleep(Duration::from_millis(150 + 61 * round)).await;
-        child.kill().unwrap();
-        child.wait().unwrap();
+        VICTIM.die(tmp.path(), Duration::from_millis(150 + 61 * round));
         let mut world = World::over(open_store(tmp.path()));
         let mut valid = 0;
         for drv in layers(&mut world) {

@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests")]
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use futures::TryStreamExt;
 use igloo_castore::ingest::PathOptions;
 use igloo_status::Code;
 use igloo_store::{Access, OpenOptions, PathInfo, Store, StoreUrl, open};
+use igloo_testkit::Victim;
 use igloo_testkit::tree::noise;
 use nix_compat::store_path::{StoreDir, StorePathName};
 
@@ -78,12 +78,14 @@ async fn a_reader_works_beside_the_writer() {
     );
 }
 
-const VICTIM_DIR: &str = "IGLOO_STORE_CRASH_DIR";
+const VICTIM: Victim = Victim {
+    variable: "IGLOO_STORE_CRASH_DIR",
+};
 
 /// The process that the next test kills: adds one tree after the other, until killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn crash_victim() {
-    let Some(dir) = std::env::var_os(VICTIM_DIR) else {
+    let Some(dir) = std::env::var_os(VICTIM.variable) else {
         return; // not a test of its own
     };
     let dir = Path::new(&dir);
@@ -100,16 +102,7 @@ async fn a_killed_writer_leaves_every_registered_path_whole() {
     let tmp = tempfile::tempdir().unwrap();
     let mut known = 0;
     for round in 0..8 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash_victim"])
-            .env(VICTIM_DIR, tmp.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        tokio::time::sleep(Duration::from_millis(250 + 37 * round)).await;
-        child.kill().unwrap();
-        child.wait().unwrap();
+        VICTIM.die(tmp.path(), Duration::from_millis(250 + 37 * round));
         let store = open_dir(&tmp.path().join("store"), Access::Write).unwrap();
         let infos: Vec<_> = store.path_infos.list().try_collect().await.unwrap();
         assert!(infos.len() >= known, "a registered path stays registered");
