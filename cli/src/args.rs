@@ -5,6 +5,7 @@
 mod build;
 mod coordinator;
 mod eval;
+mod expression;
 mod machines;
 mod mount;
 mod query;
@@ -18,6 +19,7 @@ use clap::{Parser, Subcommand};
 pub use build::BuildArguments;
 pub use coordinator::CoordinatorArguments;
 pub use eval::{EvalArguments, EvaluatorArguments, NixArguments};
+pub use expression::ExpressionArguments;
 pub use machines::{BuilderArguments, DoctorArguments, MachineArguments, NetworkChoice};
 pub use mount::MountArguments;
 pub use query::{LogArguments, PathInfoArguments, WhyDependsArguments};

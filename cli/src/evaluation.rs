@@ -17,7 +17,7 @@ use igloo_eval::io::Notice;
 use igloo_eval::{EvalIo, Evaluation, Origin, Root};
 use igloo_evaluator::run::{Threads, failed, run};
 use igloo_evaluator::settings::{self, Configuration, Machine, configure};
-use igloo_evaluator::{EvaluateError, EvaluateEvent, EvaluateRequest, Input, Output};
+use igloo_evaluator::{Argument, EvaluateError, EvaluateEvent, EvaluateRequest, Input, Output};
 use igloo_status::Code;
 use igloo_store::Store;
 use igloo_store_io::fetch::{HttpOptions, TrustedRoots};
@@ -46,15 +46,6 @@ pub struct Request {
     pub options: Vec<(String, String)>,
     /// Whether errors show every call.
     pub show_trace: bool,
-}
-
-/// An argument for a function.
-#[derive(Clone, Debug)]
-pub enum Argument {
-    /// `--arg NAME EXPRESSION`
-    Expression(String, String),
-    /// `--argstr NAME TEXT`
-    Text(String, String),
 }
 
 /// Hears goals and printed values; the first failure ends the evaluation.
@@ -137,7 +128,7 @@ pub fn open(
     for argument in &request.arguments {
         let (name, value) = match argument {
             Argument::Expression(name, text) => {
-                let value = evaluation.eval_text(text.as_bytes(), Origin::String);
+                let value = evaluation.eval_text(text, Origin::String);
                 (name, value.map_err(|error| failed(&error, show_trace))?)
             }
             Argument::Text(name, text) => (name, evaluation.string(text.as_bytes())),
@@ -149,22 +140,6 @@ pub fn open(
         world,
         arguments,
     })
-}
-
-/// The words after repeated options that take two, as pairs.
-pub fn pairs(flat: &[String]) -> Vec<(String, String)> {
-    let pairs = flat.chunks_exact(2);
-    pairs.map(|pair| (pair[0].clone(), pair[1].clone())).collect()
-}
-
-/// What `--arg` and `--argstr` give.
-pub fn arguments_of(by_expression: &[String], by_text: &[String]) -> Vec<Argument> {
-    let by_expression = pairs(by_expression).into_iter();
-    let by_expression = by_expression.map(|(name, text)| Argument::Expression(name, text));
-    let by_text = pairs(by_text).into_iter();
-    by_expression
-        .chain(by_text.map(|(name, text)| Argument::Text(name, text)))
-        .collect()
 }
 
 /// What the parser makes of the inputs, as `nix-instantiate --parse` prints it.
@@ -206,18 +181,11 @@ impl Request {
         }
         let variable = context.environment.get(b"NIX_PATH".as_slice());
         let variable = variable.map(|path| String::from_utf8_lossy(path).into_owned());
-        let arguments = self.arguments.iter().map(|argument| match argument {
-            Argument::Expression(name, text) => {
-                let text = Bytes::copy_from_slice(text.as_bytes());
-                igloo_evaluator::Argument::Expression(name.clone(), text)
-            }
-            Argument::Text(name, text) => igloo_evaluator::Argument::Text(name.clone(), text.clone()),
-        });
         let environment = context.environment.iter();
         Ok(EvaluateRequest {
             inputs: inputs?,
             attributes: self.attributes.clone(),
-            arguments: arguments.collect(),
+            arguments: self.arguments.clone(),
             search_path: settings::search_paths(&self.search, &options, &variable.unwrap_or_default()),
             options,
             environment: environment

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::MachineArguments;
+use super::{ExpressionArguments, MachineArguments};
 
 /// Arguments of `build`.
 #[derive(Debug, Args)]
@@ -20,21 +20,9 @@ pub struct BuildArguments {
     /// Attribute path to build; may be repeated
     #[arg(long, short = 'A')]
     pub attr: Vec<String>,
-    /// An argument for functions: a name and an expression
-    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"])]
-    pub arg: Vec<String>,
-    /// An argument for functions: a name and a string
-    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"])]
-    pub argstr: Vec<String>,
-    /// Search path entry, PATH or NAME=PATH
-    #[arg(long, short = 'I', value_name = "ENTRY")]
-    pub include: Vec<String>,
-    /// A setting, as in the configuration file or nix.conf
-    #[arg(long, num_args = 2, value_names = ["NAME", "VALUE"])]
-    pub option: Vec<String>,
-    /// Show every call in errors of the evaluation
-    #[arg(long)]
-    pub show_trace: bool,
+    /// How it is evaluated.
+    #[command(flatten)]
+    pub expressions: ExpressionArguments,
 
     /// Let another process build: grpc+unix://SOCKET, or a name of the configuration
     #[arg(long, env = "IGLOO_BUILDER", value_name = "URL")]

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::ExpressionArguments;
+
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
 pub struct EvalArguments {
@@ -14,18 +16,9 @@ pub struct EvalArguments {
     /// Attribute path to select; may be repeated
     #[arg(long, short = 'A')]
     pub attr: Vec<String>,
-    /// An argument for functions: a name and an expression
-    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"])]
-    pub arg: Vec<String>,
-    /// An argument for functions: a name and a string
-    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"])]
-    pub argstr: Vec<String>,
-    /// Search path entry, PATH or NAME=PATH
-    #[arg(long, short = 'I')]
-    pub include: Vec<String>,
-    /// A setting as in nix.conf
-    #[arg(long, num_args = 2, value_names = ["NAME", "VALUE"])]
-    pub option: Vec<String>,
+    /// How it is evaluated.
+    #[command(flatten)]
+    pub expressions: ExpressionArguments,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -35,9 +28,6 @@ pub struct EvalArguments {
     /// See nothing but the expression and the store
     #[arg(long)]
     pub pure: bool,
-    /// Show every call in errors
-    #[arg(long)]
-    pub show_trace: bool,
     /// Write nothing to the store: derivations are only computed
     #[arg(long)]
     pub read_only: bool,

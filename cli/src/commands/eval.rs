@@ -7,7 +7,7 @@ use igloo_store_io::Writes;
 use super::say_bytes;
 use crate::args::EvalArguments;
 use crate::context::Context;
-use crate::evaluation::{Request, arguments_of, evaluate, pairs};
+use crate::evaluation::{Request, evaluate};
 use crate::failure::Failure;
 
 /// Evaluates and prints whole values. What is instantiated on the way is written to the store, as `nix eval` does.
@@ -24,7 +24,7 @@ pub fn run(context: &Context, arguments: EvalArguments) -> Result<(), Failure> {
             false,
         ),
     };
-    let mut options = pairs(&arguments.option);
+    let mut options = arguments.expressions.options();
     options.extend(
         arguments
             .pure
@@ -34,10 +34,10 @@ pub fn run(context: &Context, arguments: EvalArguments) -> Result<(), Failure> {
         inputs,
         expressions,
         attributes: arguments.attr,
-        arguments: arguments_of(&arguments.arg, &arguments.argstr),
-        search: arguments.include,
+        arguments: arguments.expressions.arguments(),
+        search: arguments.expressions.include,
         options,
-        show_trace: arguments.show_trace,
+        show_trace: arguments.expressions.show_trace,
     };
     let writes = match arguments.read_only {
         true => Writes::Computed,

@@ -4,13 +4,13 @@
 //! with two dashes is a setting with a value.
 
 use igloo_eval::Format;
-use igloo_evaluator::{EvaluateEvent, Goal, Output};
+use igloo_evaluator::{Argument, EvaluateEvent, Goal, Output};
 use igloo_store_io::Writes;
 use nix_compat::store_path::StoreDir;
 
 use super::{say, say_bytes};
 use crate::context::Context;
-use crate::evaluation::{Argument, Request, evaluate, parse};
+use crate::evaluation::{Request, evaluate, parse};
 use crate::failure::{EXIT_FAILED, Failure};
 use crate::stores;
 
@@ -96,7 +96,10 @@ const FLAGS: &[(&[&str], Effect)] = &[
     ),
     (
         &["--arg"],
-        Effect::Two(|options, name, text| options.request.arguments.push(Argument::Expression(name, text))),
+        Effect::Two(|options, name, text| {
+            let argument = Argument::Expression(name, text.into());
+            options.request.arguments.push(argument);
+        }),
     ),
     (
         &["--argstr"],

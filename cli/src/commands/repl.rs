@@ -31,10 +31,10 @@ use session::{Next, Session};
 /// Reads and answers until the input ends.
 pub fn run(context: &Context, arguments: ReplArguments) -> Result<(), Failure> {
     let request = Request {
-        arguments: evaluation::arguments_of(&arguments.arg, &arguments.argstr),
-        search: arguments.include,
-        options: evaluation::pairs(&arguments.option),
-        show_trace: arguments.show_trace,
+        arguments: arguments.expressions.arguments(),
+        options: arguments.expressions.options(),
+        show_trace: arguments.expressions.show_trace,
+        search: arguments.expressions.include,
         ..Request::default()
     };
     let is_interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
@@ -48,10 +48,13 @@ pub fn run(context: &Context, arguments: ReplArguments) -> Result<(), Failure> {
         Writes::Stored
     };
     let opened = evaluation::open(context, &request, writes, interrupt.flag())?;
-    let mut session = Session::new(opened, style(is_interactive), interrupt);
+    let mut session = Session::new(opened, style(context, is_interactive), interrupt);
     session.start(&arguments.files, arguments.expr.as_deref());
     let session = Rc::new(RefCell::new(session));
-    let mut lines = Lines::open(is_interactive, arguments.history.as_deref(), &session)?;
+    let history = arguments
+        .history
+        .unwrap_or_else(|| context.state_dir.join("repl-history"));
+    let mut lines = Lines::open(is_interactive, history, &session)?;
     if is_interactive {
         let version = env!("CARGO_PKG_VERSION");
         eprintln!("igloo {version}, the language of Nix 2.34\nType :? for help.\n");
@@ -73,8 +76,9 @@ pub fn run(context: &Context, arguments: ReplArguments) -> Result<(), Failure> {
     }
 }
 
-fn style(is_interactive: bool) -> PromptStyle {
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+fn style(context: &Context, is_interactive: bool) -> PromptStyle {
+    let no_color = context.environment.get(&b"NO_COLOR"[..]);
+    let no_color = no_color.is_some_and(|value| !value.is_empty());
     if is_interactive && !no_color {
         PromptStyle::Colored
     } else {

@@ -29,7 +29,7 @@ impl Terminal {
             .env("TERM", "xterm")
             .env("NO_COLOR", "1")
             .env("SHELL", "/bin/sh")
-            .env_remove("XDG_STATE_HOME")
+            .env("XDG_STATE_HOME", home.join(".local/state"))
             .env_remove("IGLOO_REPL_HISTORY")
             .env_remove("NIX_PATH")
             .env_remove("NIX_CONFIG")

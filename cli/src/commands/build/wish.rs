@@ -49,15 +49,12 @@ impl Wish {
             (None, Some(file)) => vec![file],
             (None, None) => given.inputs,
         };
-        let by_expression =
-            pairs(&given.arg).map(|(name, text)| Argument::Expression(name.into(), text.to_string().into()));
-        let by_text = pairs(&given.argstr).map(|(name, text)| Argument::Text(name.into(), text.into()));
         Ok(Self {
             inputs,
             expressions,
             attributes: given.attr,
-            arguments: by_expression.chain(by_text).collect(),
-            search: given.include,
+            arguments: given.expressions.arguments(),
+            search: given.expressions.include,
             config,
             check: given.check,
             dry_run: given.dry_run,
@@ -75,8 +72,8 @@ impl Wish {
 
 fn configure(context: &Context, given: &BuildArguments) -> Result<Config, Failure> {
     let mut config = context.config.clone();
-    for (name, value) in pairs(&given.option) {
-        config.set_option(name, value)?;
+    for (name, value) in given.expressions.options() {
+        config.set_option(&name, &value)?;
     }
     machines::configure(&mut config, &given.machines)?;
     if let Some(substituters) = &given.substituters {
@@ -97,14 +94,8 @@ fn configure(context: &Context, given: &BuildArguments) -> Result<Config, Failur
     if let Some(seconds) = given.max_silent_time {
         config.max_silent_time = crate::config::value::seconds(seconds);
     }
-    if given.show_trace {
+    if given.expressions.show_trace {
         config.evaluation.push(("show-trace".into(), "true".into()));
     }
     Ok(config)
-}
-
-/// clap gives both words of each pair in one list.
-fn pairs(flat: &[String]) -> impl Iterator<Item = (&str, &str)> {
-    flat.chunks_exact(2)
-        .map(|pair| (pair[0].as_str(), pair[1].as_str()))
 }

@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead as _, StdinLock};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use igloo_eval::InputState;
@@ -46,19 +46,15 @@ impl Lines {
     /// Prepares reading. `history` names the history file; an empty name means none.
     pub fn open(
         is_interactive: bool,
-        history: Option<&Path>,
+        history: PathBuf,
         session: &Rc<RefCell<Session>>,
     ) -> Result<Self, Failure> {
         let session = Rc::clone(session);
         if !is_interactive {
             return Ok(Self::Piped(std::io::stdin().lock(), session));
         }
-        let file = match history {
-            Some(path) if path.as_os_str().is_empty() => None,
-            Some(path) => Some(path.to_path_buf()),
-            None => default_history(),
-        };
-        Ok(Self::Edited(Box::new(EditedLines::open(file, session)?)))
+        let history = Some(history).filter(|path| !path.as_os_str().is_empty());
+        Ok(Self::Edited(Box::new(EditedLines::open(history, session)?)))
     }
 
     /// The next input.
@@ -139,16 +135,6 @@ impl EditedLines {
 
 fn failed(error: ReadlineError, what: &'static str) -> Failure {
     Failure::new(anyhow::Error::new(error).context(what))
-}
-
-/// `igloo/repl-history` below the XDG state home.
-fn default_history() -> Option<PathBuf> {
-    let given = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-    let state = given.filter(|path| path.is_absolute()).or_else(|| {
-        let home = std::env::var_os("HOME").filter(|home| !home.is_empty())?;
-        Some(PathBuf::from(home).join(".local/state"))
-    })?;
-    Some(state.join("igloo/repl-history"))
 }
 
 /// What the line editor asks about the text in it.
