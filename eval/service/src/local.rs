@@ -1,8 +1,8 @@
 //! [`LocalEvaluator`]: evaluations on threads of this process.
 //!
-//! Every evaluation has a plain thread of its own, and more where its settings ask for them, which waits for the disk, for fetches and for builds; the caller's
-//! runtime serves the store. All that happens goes through one queue, behind what was made before it: events come in the
-//! order in which the evaluation made them, whatever the disk does.
+//! Every evaluation has a plain thread of its own, and more where its settings ask for them, which wait for the disk, for
+//! fetches and for builds; the caller's runtime serves the store. All that happens goes through one queue, behind what was
+//! made before it: events come in the order in which the evaluation made them, whatever the disk does.
 //!
 //! Invariants
 //! - an event is told when everything made before it is in the store;
