@@ -303,7 +303,7 @@ impl Parts {
             }))
             .with_notices(Box::new(print_notice))
             .with_fetcher(fetcher, FetchLimits::default())
-            .with_trees(self.trees.clone())
+            .with_trees(configuration.trees(&self.trees))
             .beside(&self.shared);
         match &self.builds {
             Some(builds) => io.with_realiser(Arc::<Builds>::clone(builds)),

@@ -160,7 +160,7 @@ const fn nothing(name: &'static str, kind: Kind, why: &'static str) -> Setting {
     row(name, Act::Nothing(kind, why))
 }
 
-const FLAKES: &str = "flakes are only read by getFlake, which writes nothing and knows the usual registries";
+const FLAKES: &str = "flakes are only read by getFlake, which writes nothing";
 const SEALED: &str = "every build has a machine of its own, which is as sealed as can be";
 const SHELLS: &str = "igloo has no shells";
 const DATABASE: &str = "igloo's store is not Nix's";
@@ -298,7 +298,7 @@ pub const SETTINGS: &[Setting] = &[
     nothing("extra-platforms", Kind::Words, "builders say what they can build"),
     nothing("fallback", Kind::Switch, "what cannot be fetched is built anyway"),
     nothing("filter-syscalls", Kind::Switch, SEALED),
-    nothing("flake-registry", Kind::Text, FLAKES),
+    row("flake-registry", Act::Evaluation(Kind::Text)),
     nothing("fsync-metadata", Kind::Switch, DATABASE),
     nothing("fsync-store-paths", Kind::Switch, DATABASE),
     nothing("gc-reserved-space", Kind::Number, COLLECTOR),
@@ -433,7 +433,7 @@ pub const SETTINGS: &[Setting] = &[
     nothing("upgrade-nix-store-path-url", Kind::Text, DATABASE),
     nothing("use-case-hack", Kind::Switch, DATABASE),
     nothing("use-cgroups", Kind::Switch, SEALED),
-    nothing("use-registries", Kind::Switch, FLAKES),
+    row("use-registries", Act::Evaluation(Kind::Switch)),
     nothing("use-sqlite-wal", Kind::Switch, DATABASE),
     nothing("use-xdg-base-directories", Kind::Switch, "igloo always uses them"),
     nothing("user-agent-suffix", Kind::Text, FETCHING),

@@ -97,6 +97,8 @@ pub struct Settings {
     pub trace_verbose: bool,
     /// Whether `warn` ends the evaluation.
     pub abort_on_warn: bool,
+    /// Whether names of flakes may be looked up in registries; never in pure evaluation.
+    pub use_registries: bool,
     /// Whether builtins may ask for builds.
     pub allow_import_from_derivation: bool,
     /// Ends the evaluation with an error of kind `Interrupted` while it is true. Looked at on every call, so that a signal
@@ -123,6 +125,7 @@ impl Default for Settings {
             show_trace: false,
             trace_verbose: false,
             abort_on_warn: false,
+            use_registries: true,
             allow_import_from_derivation: true,
             interrupt: Arc::default(),
         }

@@ -238,7 +238,7 @@ impl Job {
             .with_sink(Arc::<Events>::clone(events))
             .with_realiser(Arc::clone(&self.io.realiser))
             .with_host_store(evaluator.host_store)
-            .with_trees(evaluator.trees.clone())
+            .with_trees(configuration.trees(&evaluator.trees))
             .with_stop(self.stopped.clone())
             .beside(shared);
         if let Some((fetcher, limits)) = &evaluator.fetcher {

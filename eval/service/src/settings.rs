@@ -11,7 +11,7 @@ use std::num::NonZero;
 
 use igloo_eval::io::AccessRules;
 use igloo_eval::{LintLevel, Purity, Settings};
-use igloo_store_io::UriRules;
+use igloo_store_io::{TreePlaces, UriRules};
 
 mod names;
 
@@ -27,6 +27,9 @@ pub struct Configuration {
     pub files: AccessRules,
     /// What may be fetched.
     pub uris: UriRules,
+    /// The registry that everybody has: a URL, an absolute path, or nothing for none (`flake-registry`); `None` for the one
+    /// the evaluator knows.
+    pub flake_registry: Option<String>,
     /// Threads that several attributes are evaluated on (`eval-cores`).
     pub threads: NonZero<usize>,
     /// What is to be said about the settings, one line each, with `warning: ` in front.
@@ -54,6 +57,7 @@ struct Draft {
     eval_system: Option<String>,
     allowed_uris: Vec<String>,
     eval_cores: usize,
+    flake_registry: Option<String>,
     warnings: Vec<String>,
 }
 
@@ -91,6 +95,10 @@ const SETTINGS: &[(&str, Kind, Set)] = &[
         features(draft, value);
         true
     }),
+    ("flake-registry", Kind::Other, |draft, value| {
+        draft.flake_registry = Some(value.to_owned());
+        true
+    }),
     ("lint-absolute-path-literals", Kind::Lint, |draft, value| {
         lint(&mut draft.settings.parse.lint_absolute_path_literals, value)
     }),
@@ -121,6 +129,9 @@ const SETTINGS: &[(&str, Kind, Set)] = &[
     ("trace-verbose", Kind::Boolean, |draft, value| {
         boolean(&mut draft.settings.trace_verbose, value)
     }),
+    ("use-registries", Kind::Boolean, |draft, value| {
+        boolean(&mut draft.settings.use_registries, value)
+    }),
 ];
 
 /// What a setting takes, for the words about a value it does not take.
@@ -149,6 +160,7 @@ pub fn configure(
         eval_system: None,
         allowed_uris: Vec::new(),
         eval_cores: 1,
+        flake_registry: None,
         warnings: Vec::new(),
     };
     for (name, value) in options {
@@ -159,6 +171,7 @@ pub fn configure(
         eval_system,
         allowed_uris,
         eval_cores,
+        flake_registry,
         warnings,
     } = draft;
     settings.current_system = eval_system.or(settings.current_system);
@@ -170,6 +183,7 @@ pub fn configure(
         settings,
         files: AccessRules::All,
         uris,
+        flake_registry,
         threads: NonZero::new(if eval_cores == 0 {
             machine.cores
         } else {
@@ -181,6 +195,15 @@ pub fn configure(
 }
 
 impl Configuration {
+    /// These places, with the registry that was configured.
+    #[must_use]
+    pub fn trees(&self, places: &TreePlaces) -> TreePlaces {
+        match &self.flake_registry {
+            Some(place) => places.clone().with_global(place),
+            None => places.clone(),
+        }
+    }
+
     /// The same for an evaluation whose relative paths start from `base_dir`, with what may be read there.
     #[must_use]
     pub fn based_at(mut self, base_dir: &str, home: Option<String>) -> Self {

@@ -49,6 +49,19 @@ pub struct TreePlaces {
     pub registries: Vec<Registry>,
 }
 
+impl TreePlaces {
+    /// The same with another registry that everybody has; an empty name for none.
+    #[must_use]
+    pub fn with_global(mut self, place: &str) -> Self {
+        self.registries
+            .retain(|registry| matches!(registry, Registry::Own(_)));
+        if !place.is_empty() {
+            self.registries.push(Registry::Global(place.to_owned()));
+        }
+        self
+    }
+}
+
 /// What fetching trees needs and has learnt.
 #[derive(Debug, Default)]
 pub(crate) struct Trees {

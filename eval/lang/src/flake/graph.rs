@@ -536,8 +536,16 @@ fn climbs_out(start: &str, path: &str) -> bool {
 /// The tree of a reference, and the folder of `flake.nix` in it: a registry's word counts before the reference's.
 fn fetch_reference(interp: &mut Interp, reference: &Reference, names: Names) -> R<(Fetched, String)> {
     let mut attrs = reference.attrs.clone();
-    if names == Names::Own && reference.text("type") == Some("indirect") {
-        attrs.push(("__registries".to_owned(), FetchAttr::Bool(true)));
+    if reference.text("type") == Some("indirect") {
+        if !interp.settings.use_registries || interp.settings.purity == Purity::Pure {
+            let shown = reference.shown();
+            let text =
+                format!("'{shown}' is an indirect flake reference, but registry lookups are not allowed");
+            return Err(flake_error(text));
+        }
+        if names == Names::Own {
+            attrs.push(("__registries".to_owned(), FetchAttr::Bool(true)));
+        }
     }
     let mut tree = fetch(interp, attrs)?;
     let named = tree.attrs.iter().position(|(name, _)| name == "dir");

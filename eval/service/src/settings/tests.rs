@@ -27,6 +27,14 @@ fn settings_are_sorted_and_known_once() {
 }
 
 #[test]
+fn registries_are_named() {
+    assert_eq!(configured(&[]).flake_registry, None);
+    let none = configured(&[("flake-registry", ""), ("use-registries", "false")]);
+    assert_eq!(none.flake_registry.as_deref(), Some(""));
+    assert!(!none.settings.use_registries);
+}
+
+#[test]
 fn threads_are_counted() {
     let threads = |value| configured(&[("eval-cores", value)]).threads.get();
     assert_eq!(configured(&[]).threads.get(), 1);

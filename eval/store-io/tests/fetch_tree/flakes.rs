@@ -1,6 +1,10 @@
 //! Flakes, their lock files, and registries.
 
-use igloo_eval::Purity;
+use std::sync::Arc;
+
+use igloo_eval::{Purity, Settings};
+use igloo_store_io::fetch::HttpOptions;
+use igloo_store_io::{Fetcher, UrlFetcher};
 
 use super::world::{World, attributes_of, commit, git};
 
@@ -208,6 +212,57 @@ fn names_stand_for_what_registries_say() {
     }
     let pure = world.eval_in(&world.io(None), Purity::Pure, &look("glob"));
     assert!(pure.unwrap_err().contains("unlocked flake reference 'glob'"));
+}
+
+/// Which registry everybody has, and whether any is asked, are settings (recorded from Nix 2.34).
+#[test]
+fn registries_are_configured() {
+    let Some(world) = World::new() else { return };
+    world.write("tree/flake.nix", "{ outputs = _: { v = \"named\"; }; }");
+    world.write(
+        "top/flake.nix",
+        "{ inputs.foo = {}; outputs = { self, foo }: { inherit (foo) v; }; }",
+    );
+    let registry = format!(
+        r#"{{ "version": 2, "flakes": [{{ "from": {{ "type": "indirect", "id": "foo" }},
+        "to": {{ "type": "path", "path": "{}" }} }}] }}"#,
+        world.shown("tree")
+    );
+    world.write("other.json", &registry);
+    let named = "(builtins.getFlake \"foo\").v";
+    let input = format!("(builtins.getFlake \"path:{}\").v", world.shown("top"));
+    let tree = "builtins.isString (builtins.fetchTree { type = \"indirect\"; id = \"foo\"; }).outPath";
+    let fetcher: Arc<dyn Fetcher> = Arc::new(UrlFetcher::new(HttpOptions::default()));
+    let io = |place: &str| world.io_with(world.places().with_global(place), Some(Arc::clone(&fetcher)));
+    let other = world.shown("other.json");
+    for place in [other.clone(), format!("file://{other}")] {
+        for text in [named, &input] {
+            let found = world.eval_in(&io(&place), Purity::Impure, text);
+            assert_eq!(found, Ok("named".into()), "{place}: {text}");
+        }
+    }
+    for place in ["", "/nonexistent.json"] {
+        let none = world.eval_in(&io(place), Purity::Impure, named);
+        assert!(
+            none.unwrap_err()
+                .contains("cannot find flake 'flake:foo' in the flake registries")
+        );
+    }
+    let unnamed = Settings {
+        use_registries: false,
+        ..world.settings(Purity::Impure)
+    };
+    for (text, name) in [
+        (named, "flake:foo"),
+        (&input, "flake:foo"),
+        ("builtins.getFlake \"foo/main\"", "flake:foo/main"),
+    ] {
+        let error = World::eval_with(&io(&other), unnamed.clone(), text).unwrap_err();
+        let words = format!("'{name}' is an indirect flake reference, but registry lookups are not allowed");
+        assert!(error.contains(&words), "{text}: {error}");
+    }
+    // what is fetched by name, without a flake, is looked up all the same
+    assert_eq!(World::eval_with(&io(&other), unnamed, tree), Ok(true.into()));
 }
 
 /// A lock file that settles nothing is no lock file.

@@ -73,22 +73,30 @@ impl World {
     }
 
     pub fn io(&self, fetcher: Option<Arc<dyn Fetcher>>) -> Rc<StoreIo> {
-        let io = StoreIo::new(memory_store(&self.shown("store")), self.runtime.handle().clone());
-        let io = io.with_trees(TreePlaces {
+        self.io_with(self.places(), fetcher)
+    }
+
+    pub fn places(&self) -> TreePlaces {
+        TreePlaces {
             git_cache: Some(self.path("git-cache")),
             registries: vec![
                 Registry::Own(self.path("home/.config/nix/registry.json")),
                 Registry::Global(self.shown("global.json")),
             ],
-        });
+        }
+    }
+
+    pub fn io_with(&self, places: TreePlaces, fetcher: Option<Arc<dyn Fetcher>>) -> Rc<StoreIo> {
+        let io = StoreIo::new(memory_store(&self.shown("store")), self.runtime.handle().clone());
+        let io = io.with_trees(places);
         Rc::new(match fetcher {
             Some(fetcher) => io.with_fetcher(fetcher, FetchLimits::default()),
             None => io,
         })
     }
 
-    pub fn eval_in(&self, io: &Rc<StoreIo>, purity: Purity, text: &str) -> Result<serde_json::Value, String> {
-        let settings = Settings {
+    pub fn settings(&self, purity: Purity) -> Settings {
+        Settings {
             base_dir: self.tmp.path().to_str().unwrap().to_owned(),
             purity,
             features: Features {
@@ -97,7 +105,14 @@ impl World {
                 ..Features::default()
             },
             ..Settings::default()
-        };
+        }
+    }
+
+    pub fn eval_in(&self, io: &Rc<StoreIo>, purity: Purity, text: &str) -> Result<serde_json::Value, String> {
+        Self::eval_with(io, self.settings(purity), text)
+    }
+
+    pub fn eval_with(io: &Rc<StoreIo>, settings: Settings, text: &str) -> Result<serde_json::Value, String> {
         let io: Rc<dyn igloo_eval::EvalIo> = Rc::<StoreIo>::clone(io);
         let mut evaluation = Evaluation::new(settings, io);
         let root = evaluation.eval_text(text.as_bytes(), Origin::String);
