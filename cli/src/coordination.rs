@@ -144,6 +144,7 @@ async fn here(
     };
     // no other builder will come: what none can build need not wait for one
     local.machine.no_builder_max = Duration::ZERO;
+    local.machine.store.clone_from(&context.store_url);
     local.seed = RandomState::new().hash_one(std::process::id());
     let dir = store.dir.clone();
     let coordinator = LocalCoordinator::open(local).await.map_err(|error| {

@@ -108,10 +108,10 @@ fn open_failure(code: Code, error: impl Into<anyhow::Error>) -> OpenFailure {
     }
 }
 
-/// A builder in another process. It reads inputs from the store itself where it knows it under the same URL, else from
-/// us.
+/// A builder in another process. It reads inputs from the store and puts outputs there by itself where it knows it under the
+/// same URL; else both go through us.
 pub async fn remote_builder(context: &Context, url: &str) -> Result<Arc<dyn Builder>, Failure> {
     let connection = Connection::open(&context.builder_url(url)?).await?;
     let builder = GrpcBuilder::new(&connection).await?;
-    Ok(Arc::new(builder.with_input_store(&context.store_url)))
+    Ok(Arc::new(builder.with_store(&context.store_url)))
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use igloo_build::Builder;
+use igloo_castore::store::Castore;
 use igloo_remote::{Address, BuildService, ContentCache, LeasePolicy, Listener, Services};
 use tokio::task::JoinHandle;
 
@@ -13,11 +14,17 @@ pub fn url(socket: &Path) -> String {
     format!("grpc+unix://{}", socket.display())
 }
 
-/// Serves a builder that does two builds at once at a socket, with its leases in `spool`, until the runtime ends.
-pub async fn serve(builder: Arc<dyn Builder>, socket: &Path, spool: &Path) -> JoinHandle<()> {
+/// Serves a builder that knows these stores and does two builds at once at a socket, with its leases in `spool`, until the
+/// runtime ends.
+pub async fn serve(
+    builder: Arc<dyn Builder>,
+    stores: BTreeMap<String, Castore>,
+    socket: &Path,
+    spool: &Path,
+) -> JoinHandle<()> {
     let service = BuildService {
         builder,
-        stores: BTreeMap::new(),
+        stores,
         snix_store: None,
         builds_max: 2,
         cache: Arc::new(ContentCache::default()),

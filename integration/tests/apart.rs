@@ -12,6 +12,7 @@ use igloo_build::{
     BuildError, BuildEvent, BuildIo, BuildOutcome, BuildReport, BuildRequest, BuildStats, Builder,
 };
 use igloo_castore::node::Node;
+use igloo_castore::store::Castore;
 use igloo_driver::job::{FailureKind, JobOptions, Wanted};
 use igloo_driver::{Coordinator as _, Job, JobReport};
 use igloo_integration::World;
@@ -19,6 +20,7 @@ use igloo_integration::builders::{serve, url};
 use igloo_integration::derivations::{Recipe, Recipes};
 use igloo_integration::servers::Server;
 use igloo_remote::{Connection, RemoteCoordinator};
+use nix_compat::store_path::StoreDir;
 use tokio::sync::mpsc;
 
 /// A builder whose program does one thing: it copies the file `bin/busybox` of its first input to its output, or fails
@@ -93,6 +95,21 @@ async fn run(coordinator: &str, recipe: &Recipe) -> JobReport {
 /// processes, too.
 #[test]
 fn all_parts_apart_build_a_derivation() {
+    all_parts_apart(false);
+}
+
+/// Promise: so does a builder that was given the store as well, which reads and writes there by itself.
+#[test]
+fn all_parts_apart_over_a_store_in_common() {
+    all_parts_apart(true);
+}
+
+async fn open(store_url: &str) -> Castore {
+    let store = igloo_remote::path_info::open(store_url, StoreDir::default(), Arc::default()).await;
+    store.unwrap().castore
+}
+
+fn all_parts_apart(known: bool) {
     let world = World::new();
     let tool = world.path("tool");
     std::fs::write(&tool, "what is copied\n").unwrap();
@@ -106,10 +123,13 @@ fn all_parts_apart_build_a_derivation() {
         .enable_all()
         .build()
         .unwrap();
-    let spool = world.path("spool");
-    runtime.block_on(serve(Arc::new(Copier), builder, &spool));
     let _store = Server::start(&world, &["store", "daemon", "--listen"], store);
     let (store_url, builder_url) = (url(store), url(builder));
+    let known = known.then(|| runtime.block_on(open(&store_url)));
+    let known = known.map(|known| (store_url.clone(), known));
+    let spool = world.path("spool");
+    let copier = Arc::new(Copier);
+    runtime.block_on(serve(copier, known.into_iter().collect(), builder, &spool));
     let served = [
         "--store",
         &store_url,

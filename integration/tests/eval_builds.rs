@@ -3,6 +3,7 @@
 //! The builder here is this test, so that no machine is needed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ fn what_is_imported_is_built() {
         .unwrap();
     let builder = world.path("builder.sock");
     let writer = Arc::new(Writer(Barrier::new(2)));
-    runtime.block_on(serve(writer, &builder, &world.path("spool")));
+    runtime.block_on(serve(writer, BTreeMap::new(), &builder, &world.path("spool")));
     let asked = |words: &[&str], expression: &str, builder: &str| -> Ended {
         let mut command = world.igloo();
         command.args(words).args(["-E", &format!("{D}{expression}")]);

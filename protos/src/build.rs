@@ -76,13 +76,23 @@ impl std::fmt::Debug for TunnelToken {
     }
 }
 
+/// How a build is asked for, beside what is built.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Call<'a> {
+    /// Where the inputs are, the caller's first choice first.
+    pub sources: &'a [InputSource],
+    /// Under which lease, if any.
+    pub lease: Option<&'a Lease>,
+    /// The URL of the store that outputs go to, if the builder knows it.
+    pub output_store: Option<&'a str>,
+}
+
 /// Cuts a request into the parts in which it is sent.
 pub fn request_parts(
     request: BuildRequest,
-    sources: &[InputSource],
-    lease: Option<&Lease>,
+    call: &Call<'_>,
 ) -> impl Iterator<Item = v1::BuildRequestPart> + Send + use<> {
-    let header = Part::Header(header(&request, sources, lease));
+    let header = Part::Header(header(&request, call));
     let inputs = request
         .inputs
         .into_iter()
@@ -106,7 +116,7 @@ pub fn request_parts(
         .map(|part| v1::BuildRequestPart { part: Some(part) })
 }
 
-fn header(request: &BuildRequest, sources: &[InputSource], lease: Option<&Lease>) -> v1::BuildHeader {
+fn header(request: &BuildRequest, call: &Call<'_>) -> v1::BuildHeader {
     v1::BuildHeader {
         program: request.program.clone(),
         arguments: request.arguments.clone(),
@@ -130,7 +140,7 @@ fn header(request: &BuildRequest, sources: &[InputSource], lease: Option<&Lease>
             features: request.constraints.features.iter().cloned().collect(),
         }),
         limits: Some(limits_message(&request.limits)),
-        input_stores: input_stores(sources),
+        input_stores: input_stores(call.sources),
         inputs_count: request.inputs.len() as u64,
         files_count: request.additional_files.len() as u64,
         needles_count: request.needles.len() as u64,
@@ -139,7 +149,8 @@ fn header(request: &BuildRequest, sources: &[InputSource], lease: Option<&Lease>
             .values()
             .map(|contents| contents.len() as u64)
             .sum(),
-        lease: lease.map(lease_message),
+        lease: call.lease.map(lease_message),
+        output_store: call.output_store.unwrap_or_default().to_owned(),
     }
 }
 
@@ -207,12 +218,15 @@ pub struct ReceivedRequest {
     pub sources: Vec<InputSource>,
     /// Under which lease, if any.
     pub lease: Option<Lease>,
+    /// The URL of the store that outputs go to, if the builder knows it.
+    pub output_store: Option<String>,
 }
 
 /// Puts a request together again.
 #[derive(Debug)]
 pub struct RequestReader {
     lease: Option<Lease>,
+    output_store: Option<String>,
     request: BuildRequest,
     sources: Vec<InputSource>,
     inputs: usize,
@@ -239,6 +253,7 @@ impl RequestReader {
         Ok(Self {
             lease: lease.map(|lease| read_lease(Some(lease))).transpose()?,
             sources: read_sources(&header.input_stores)?,
+            output_store: Some(header.output_store.clone()).filter(|url| !url.is_empty()),
             inputs,
             files,
             needles,
@@ -325,6 +340,7 @@ impl RequestReader {
             request: self.request,
             sources: self.sources,
             lease: self.lease,
+            output_store: self.output_store,
         })
     }
 }

@@ -109,7 +109,7 @@ pub fn attach(bytes: &[u8]) -> Result<Lease, DecodeMessageError> {
 /// # Errors
 /// See [`DecodeMessageError`].
 pub fn offer(bytes: &[u8]) -> Result<BuilderOffer, DecodeMessageError> {
-    Ok(read_offer(&message::<build::Capabilities>(bytes)?)?.0)
+    Ok(read_offer(&message::<build::Capabilities>(bytes)?)?)
 }
 
 /// How a build ended (`igloo.build.v1.Report`).

@@ -9,12 +9,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use igloo_build::event::BuildEvent;
 use igloo_build::outcome::{BuildError, BuildOutcome, BuildReport, BuildStats};
+use igloo_build::output::StoredOutput;
+use igloo_build::path::RelativePath;
+use igloo_build::request::NEEDLES_MAX;
 use igloo_castore::node::{NodeName, SymlinkTarget};
 use igloo_castore::tree::TreeEvent;
 use igloo_status::Code;
 use prost::Message as _;
 
-use crate::build::{form, millis, path, path_bytes};
+use crate::build::{at_most, form, millis, path, path_bytes};
+use crate::castore::{root, root_entry};
 use crate::error::{InField, WireError, WireReason};
 use crate::igloo::build::v1;
 use crate::lease::{lease_failure, read_lease_failure};
@@ -135,6 +139,40 @@ pub fn read_step(step: v1::TreeStep) -> Result<TreeEvent, WireError> {
             name: optional_name(link.name)?,
             target: SymlinkTarget::try_from(link.target).field("target")?,
         },
+    })
+}
+
+/// Writes that an output is in a store; `index` is its position in the request.
+pub fn stored_message(index: u32, output: &StoredOutput) -> v1::OutputStored {
+    v1::OutputStored {
+        index,
+        root: Some(root_entry(&output.node)),
+        nar_size: output.nar_size,
+        nar_sha256: Bytes::copy_from_slice(&output.nar_sha256),
+        needles: output.needles.iter().map(|needle| *needle as u64).collect(),
+    }
+}
+
+/// Reads that the output at `path` is in a store.
+///
+/// # Errors
+/// A tree that is none, a hash of another length, needles out of order.
+pub fn read_stored(stored: v1::OutputStored, path: RelativePath) -> Result<StoredOutput, WireError> {
+    at_most(stored.needles.len(), NEEDLES_MAX, "needles")?;
+    if !stored.needles.is_sorted_by(|a, b| a < b) {
+        return Err(form("needles", "strictly ascending positions"));
+    }
+    let needles = stored.needles.iter().map(|needle| usize::try_from(*needle));
+    Ok(StoredOutput {
+        path,
+        node: root(stored.root.field("root")?)?,
+        nar_size: stored.nar_size,
+        nar_sha256: stored.nar_sha256[..]
+            .try_into()
+            .map_err(|_| form("nar_sha256", "32 bytes"))?,
+        needles: needles
+            .collect::<Result<_, _>>()
+            .map_err(|_| form("needles", "positions in the request"))?,
     })
 }
 

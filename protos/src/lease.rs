@@ -117,11 +117,11 @@ pub fn read_leases(
     response.leases.into_iter().map(read).collect()
 }
 
-/// Writes what a builder offers, and the stores it reads from by itself.
-pub fn offer_message(offer: BuilderOffer, stores: Vec<String>) -> v1::Capabilities {
+/// Writes what a builder offers.
+pub fn offer_message(offer: BuilderOffer) -> v1::Capabilities {
     v1::Capabilities {
         systems: offer.systems.into_iter().collect(),
-        stores,
+        stores: offer.stores.into_iter().collect(),
         builds_max: offer.slots,
         features: offer.features.into_iter().collect(),
         mandatory_features: offer.mandatory_features.into_iter().collect(),
@@ -132,27 +132,26 @@ pub fn offer_message(offer: BuilderOffer, stores: Vec<String>) -> v1::Capabiliti
     }
 }
 
-/// Reads what a builder offers, and the stores it reads from by itself: of each list the first 256, cleaned. A builder with
-/// more mandatory features is refused, since leaving some out would offer more than it does.
+/// Reads what a builder offers: of each list the first 256, cleaned. A builder with more mandatory features is refused, since leaving some out would offer more than it does.
 ///
 /// # Errors
 /// Too many mandatory features.
-pub fn read_offer(message: &v1::Capabilities) -> Result<(BuilderOffer, Vec<String>), WireError> {
+pub fn read_offer(message: &v1::Capabilities) -> Result<BuilderOffer, WireError> {
     fn names<C: FromIterator<String>>(names: &[String]) -> C {
         names.iter().take(NAMES_MAX).map(|name| text(name)).collect()
     }
     at_most(message.mandatory_features.len(), NAMES_MAX, "mandatory_features")?;
-    let offer = BuilderOffer {
+    Ok(BuilderOffer {
         systems: names::<BTreeSet<_>>(&message.systems),
         features: names(&message.features),
         mandatory_features: names(&message.mandatory_features),
         slots: message.builds_max,
         memory_mib: message.memory_mib,
         network: message.network,
+        stores: names(&message.stores),
         machine: text(&message.machine),
         unattended: message.unattended_ms.map(Duration::from_millis),
-    };
-    Ok((offer, names(&message.stores)))
+    })
 }
 
 /// Writes how busy a builder is.

@@ -19,7 +19,7 @@ use igloo_castore::digest::{BlobDigest, DirectoryDigest};
 use igloo_castore::tree::TreeEvent;
 use igloo_castore::{Directory, Node, NodeName, SymlinkTarget};
 use igloo_mutate::mutants;
-use igloo_protos::build::{InputSource, TunnelToken, request_parts};
+use igloo_protos::build::{Call, InputSource, TunnelToken, request_parts};
 use igloo_protos::castore::{named_entry, root_entry};
 use igloo_protos::event::step_message;
 use igloo_protos::igloo::build::v1 as igloo_build_v1;
@@ -139,7 +139,12 @@ fn build() {
     ];
     let owner = LeaseOwner::try_from("coordinator-1").unwrap();
     let lease = Lease::new(owner, Bytes::from_static(b"a derivation"), 7).unwrap();
-    let parts = request_parts(request(), &sources, Some(&lease));
+    let call = Call {
+        sources: &sources,
+        lease: Some(&lease),
+        output_store: Some("grpc+unix:///run/store"),
+    };
+    let parts = request_parts(request(), &call);
     let parts: Vec<u8> = parts
         .flat_map(|part| part.encode_length_delimited_to_vec())
         .collect();

@@ -15,7 +15,7 @@ use crate::stores;
 
 /// Runs builds for others until it is told to stop.
 ///
-/// Inputs come from the caller, or from the store both were given, when that is a server.
+/// Inputs come from the caller and outputs go to it, or to the store both were given, when that is a server.
 pub async fn run(context: &Context, arguments: BuilderArguments, stop: Stop) -> Result<(), Failure> {
     let address = Address::parse_listen(&arguments.listen)?;
     let mut config = context.config.clone();
@@ -23,7 +23,7 @@ pub async fn run(context: &Context, arguments: BuilderArguments, stop: Stop) -> 
     let builder = machines::builder(context, &config, NetworkChoice::Refuse).await?;
     let mut known = BTreeMap::new();
     if let StoreUrl::Remote { url } = context.store_url.parse()? {
-        known.insert(url, stores::open_to_read(context).await?.castore);
+        known.insert(url, stores::open(context).await?.castore);
     }
     let service = BuildService {
         builder,

@@ -110,17 +110,6 @@ pub struct Dispatch {
     pub drv: StorePath,
     /// Memory to give it, MiB; 0 leaves it to the builder.
     pub memory_mib: u32,
-    /// Where its outputs go.
-    pub delivery: Delivery,
-}
-
-/// Where outputs go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Delivery {
-    /// The builder writes them to the store.
-    Push,
-    /// The builder streams them back.
-    StreamBack,
 }
 
 /// Where outputs come from.

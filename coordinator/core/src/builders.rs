@@ -201,10 +201,10 @@ impl Builders {
         let compared = [first, second].into_iter().chain(fitting).take(COMPARED_MAX);
         let scored = compared.map(|(id, builder)| {
             let tie = self.seed.hash_one((salt, id));
-            let pushes = builder.offer.stores.contains(&self.store);
+            let shares_store = builder.offer.stores.contains(&self.store);
             let busy = u64::from(builder.running) * 1000 / u64::from(builder.offer.slots.max(1));
             let score = (
-                !pushes,
+                !shares_store,
                 missing(builder),
                 busy + u64::from(builder.load_permille),
                 tie,
@@ -234,13 +234,6 @@ impl Builders {
                 && builder.has_memory(fit.needs.memory_mib)
                 && !(elsewhere && fit.avoid.contains(id))
         })
-    }
-
-    /// Whether the builder can write to the goal store.
-    pub(crate) fn pushes(&self, id: BuilderId) -> bool {
-        self.known
-            .get(&id)
-            .is_some_and(|builder| builder.offer.stores.contains(&self.store))
     }
 
     /// Remembers that a path is near a builder now.

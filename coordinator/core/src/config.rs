@@ -5,7 +5,7 @@ use std::time::Duration;
 /// How the machine behaves. All counts are at least 1 in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Name of the store that outputs go to, as builders name it.
+    /// Name of the store that inputs are in and outputs go to, as builders name it; a builder that knows it is preferred.
     pub store: String,
     /// Open wants of one client at most; those past it are refused.
     pub wants_max: usize,

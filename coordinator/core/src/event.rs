@@ -273,7 +273,7 @@ pub struct BuilderOffer {
     pub slots_for_evaluation: u32,
     /// Whether builds may reach the network there.
     pub network: bool,
-    /// Names of the stores it can write to.
+    /// Names of the stores it knows: it reads inputs there and puts outputs there by itself.
     pub stores: BTreeSet<String>,
 }
 

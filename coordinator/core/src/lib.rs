@@ -33,7 +33,7 @@ mod spread;
 mod timers;
 mod urgency;
 
-pub use action::{Action, Answer, Delivery, Dispatch, Provenance};
+pub use action::{Action, Answer, Dispatch, Provenance};
 pub use config::{Config, Hedge};
 pub use drv::{
     DescribeDerivationError, DrvInfo, FEATURES_MAX, INPUTS_MAX, OUTPUTS_MAX, RefuseDerivationError,

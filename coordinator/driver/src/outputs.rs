@@ -21,8 +21,8 @@ mod rewrite;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use igloo_build::StoredOutput;
 use igloo_store::nar::NarDigest;
-use igloo_store::output::IngestedOutput;
 use igloo_store::{PathInfo, Store};
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::derivation::{Derivation, DerivationKind, DerivationOutput, HashModuloMemo, OutputName};
@@ -77,7 +77,7 @@ pub async fn finish(
     drv_path: &StorePath,
     derivation: &Derivation,
     prepared: &PreparedBuild,
-    outputs: Vec<IngestedOutput>,
+    outputs: Vec<StoredOutput>,
 ) -> Result<FinishedOutputs, OutputError> {
     if outputs.len() != prepared.outputs.len() {
         return Err(OutputError::Incomplete);
@@ -123,7 +123,7 @@ struct Written {
 }
 
 impl Written {
-    fn new(prepared: &PreparedBuild, name: &OutputName, path: &StorePath, output: IngestedOutput) -> Self {
+    fn new(prepared: &PreparedBuild, name: &OutputName, path: &StorePath, output: StoredOutput) -> Self {
         let found = output.needles.iter();
         let names: BTreeSet<_> = found
             .filter_map(|index| prepared.candidates.get(*index))

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, StreamExt};
 use igloo_status::Code;
 
-use crate::digest::BlobDigest;
+use crate::digest::{BlobDigest, DirectoryDigest};
 use crate::directory::Directory;
 use crate::error::{ReadBlobError, ReadDirectoryError};
 use crate::node::{Node, NodeName};
@@ -245,6 +245,14 @@ pub enum ExportError {
         /// Its contents.
         digest: BlobDigest,
     },
+    /// The directory has fewer or more entries below it than the node says.
+    #[error("the directory `{path}` has another size than the one it is in says ({digest})")]
+    DirectorySize {
+        /// The directory.
+        path: String,
+        /// Which it is.
+        digest: DirectoryDigest,
+    },
 }
 
 impl ExportError {
@@ -253,7 +261,7 @@ impl ExportError {
         let code = match self {
             Self::Directory { source, .. } => source.code(),
             Self::Blob { source, .. } => source.code(),
-            Self::Size { .. } => Code::DataLoss,
+            Self::Size { .. } | Self::DirectorySize { .. } => Code::DataLoss,
         };
         if code == Code::NotFound {
             Code::DataLoss

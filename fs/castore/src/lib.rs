@@ -9,6 +9,7 @@
 //! - [`blocking`]: the one door to code that blocks;
 //! - [`chunking`]: where blobs are cut; [`chunked`]: blobs made of chunks, [`cache`]: what they keep in memory;
 //! - [`ingest`]: taking trees in, from events or from a path; [`export`]: giving them out as events;
+//! - [`presence`]: whether a tree that somebody else put in is whole;
 //! - [`memory`]: the backend in memory; `rocks` (feature `rocksdb`): the embedded database.
 
 pub mod blocking;
@@ -22,6 +23,7 @@ pub mod export;
 pub mod ingest;
 pub mod memory;
 pub mod node;
+pub mod presence;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 pub mod store;

@@ -24,7 +24,7 @@ pub use add::{AddError, DeclaredNar};
 pub use facts::{FactKind, FactStore};
 pub use nar::DumpError;
 pub use open::{Access, OpenOptions, OpenStoreError, open};
-pub use output::{CollectedOutputs, IngestedOutput, OutputIngest};
+pub use output::{CollectedOutputs, OutputIngest};
 pub use path_info::{PathInfo, PathInfoStore};
 pub use store::{ClosureError, CommitError, Store, VerifyError};
 pub use url::{ParseStoreUrlError, StoreUrl};

@@ -3,13 +3,13 @@
 //! What arrives comes from a machine that may be hostile; the ingest checks it. Nothing is durable or registered here: the
 //! caller does that when the build has succeeded.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use igloo_build::{BuildError, OutputSink, RelativePath};
+use igloo_build::{BuildError, OutputSink, RelativePath, StoredOutput};
 use igloo_castore::ingest::{IngestError, IngestLimits, TreeIngest};
-use igloo_castore::node::Node;
+use igloo_castore::presence::check_present;
 use igloo_castore::store::Castore;
 use igloo_castore::tree::TreeEvent;
 
@@ -26,34 +26,27 @@ pub struct OutputIngest {
     done: CollectedOutputs,
 }
 
-/// An output that is in the castore, not yet durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IngestedOutput {
-    /// Which.
-    pub path: RelativePath,
-    /// Its tree.
-    pub node: Node,
-    /// Bytes of its NAR.
-    pub nar_size: u64,
-    /// SHA-256 of its NAR.
-    pub nar_sha256: [u8; 32],
-    /// Positions of the needles found in its NAR, ascending.
-    pub needles: Vec<usize>,
-}
-
 /// Where the caller finds the outputs when the build has ended.
 #[derive(Clone, Debug, Default)]
-pub struct CollectedOutputs(Arc<Mutex<Vec<IngestedOutput>>>);
+pub struct CollectedOutputs(Arc<Mutex<Vec<StoredOutput>>>);
 
 impl CollectedOutputs {
     /// The outputs taken in whole so far, in the order they came; leaves none behind.
-    pub fn take(&self) -> Vec<IngestedOutput> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn take(&self) -> Vec<StoredOutput> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn push(&self, output: StoredOutput) {
+        self.lock().push(output);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<StoredOutput>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl OutputIngest {
-    /// A sink into `castore` that looks for `needles`, and where its results appear.
+    /// A sink into `castore` that looks for `needles`, and where its results appear. Nothing in it is durable yet.
     pub fn new(castore: Castore, needles: Vec<Bytes>) -> (Self, CollectedOutputs) {
         Self::with_limits(castore, needles, IngestLimits::default())
     }
@@ -105,18 +98,41 @@ impl OutputSink for OutputIngest {
             code: error.code(),
             source: Some(Box::new(error)),
         })?;
-        let output = IngestedOutput {
+        let output = StoredOutput {
             path,
             node: ingested.root,
             nar_size: facts.digest.size,
             nar_sha256: facts.digest.sha256,
             needles: facts.needles,
         };
-        self.done
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(output);
+        self.done.push(output);
+        Ok(())
+    }
+
+    /// All of it must be in the castore; its NAR is not made again.
+    async fn stored(&mut self, output: StoredOutput) -> Result<(), BuildError> {
+        let path = &output.path;
+        if let Some((open, _)) = &self.current {
+            return Err(protocol(format!("the output {path} is stored inside {open}")));
+        }
+        if output
+            .needles
+            .last()
+            .is_some_and(|last| *last >= self.needles.len())
+        {
+            return Err(protocol(format!(
+                "the output {path} has a needle that nobody looked for"
+            )));
+        }
+        let present = check_present(&self.castore, &output.node).await;
+        present.map_err(|error| BuildError::Host {
+            reason: format!(
+                "the output {path} is not whole in the store the builder put it into; do both use the same store?"
+            ),
+            code: error.code(),
+            source: Some(Box::new(error)),
+        })?;
+        self.done.push(output);
         Ok(())
     }
 }
@@ -189,6 +205,40 @@ mod tests {
             (digest.sha256, digest.size),
             (outputs[0].nar_sha256, outputs[0].nar_size)
         );
+        assert!(collected.take().is_empty());
+    }
+
+    /// Promise: what a builder says it stored is taken only when all of it is there.
+    #[tokio::test]
+    async fn stored_outputs_are_looked_for() {
+        let castore = memory::castore("test");
+        let (mut sink, collected) = OutputIngest::new(castore.clone(), vec![Bytes::from_static(&[b'0'; 32])]);
+        sink.begin(&path("a")).await.unwrap();
+        for event in [TreeEvent::DirectoryBegin { name: None }]
+            .into_iter()
+            .chain(file("f", b"x"))
+        {
+            sink.event(event).await.unwrap();
+        }
+        sink.event(TreeEvent::DirectoryEnd).await.unwrap();
+        sink.end().await.unwrap();
+        let output = collected.take().remove(0);
+
+        sink.stored(output.clone()).await.unwrap();
+        assert_eq!(collected.take(), std::slice::from_ref(&output));
+        let needle = StoredOutput {
+            needles: vec![1],
+            ..output.clone()
+        };
+        assert_eq!(sink.stored(needle).await.unwrap_err().code(), Code::DataLoss);
+        let (mut elsewhere, collected) = OutputIngest::new(memory::castore("other"), Vec::new());
+        let error = elsewhere.stored(output.clone()).await.unwrap_err();
+        assert!(matches!(error, BuildError::Host { .. }), "{error}");
+        sink.begin(&path("b")).await.unwrap();
+        assert!(matches!(
+            sink.stored(output).await.unwrap_err(),
+            BuildError::Protocol { .. }
+        ));
         assert!(collected.take().is_empty());
     }
 

@@ -6,7 +6,7 @@
 use igloo_build::BuildRequest;
 use igloo_build::outcome::BuildReport;
 use igloo_castore::Directory;
-use igloo_protos::build::{ReceivedRequest, RequestReader, request_parts};
+use igloo_protos::build::{Call, ReceivedRequest, RequestReader, request_parts};
 use igloo_protos::castore::{named, named_entry, root, root_entry};
 use igloo_protos::event::{read_failure, read_step, step_message};
 use igloo_protos::igloo::build::v1 as igloo_build_v1;
@@ -65,11 +65,12 @@ pub fn build(bytes: &[u8]) {
     let Some(received) = read_parts(bytes) else {
         return;
     };
-    let mut parts = request_parts(
-        received.request.clone(),
-        &received.sources,
-        received.lease.as_ref(),
-    );
+    let call = Call {
+        sources: &received.sources,
+        lease: received.lease.as_ref(),
+        output_store: received.output_store.as_deref(),
+    };
+    let mut parts = request_parts(received.request.clone(), &call);
     let Some(mut reader) = parts.next().and_then(|part| RequestReader::new(part).ok()) else {
         panic!("accepted, but the header written is refused");
     };

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::builders::{Recorder, drain, fake, io, report, request, write_outputs};
 use common::{Service, blob, castore, until};
-use igloo_build::{BuildError, BuildEvent, BuildIo, BuildOutcome, Builder};
+use igloo_build::{BuildError, BuildEvent, BuildIo, BuildOutcome, BuildRequest, Builder};
 use igloo_castore::digest::BlobDigest;
 use igloo_castore::directory::Directory;
 use igloo_castore::node::{Node, NodeName};
@@ -25,6 +25,7 @@ use igloo_castore::store::Castore;
 use igloo_protos::snix::build::v1 as snix;
 use igloo_remote::{BuildService, ChunkLists, Connection, ContentCache, GrpcBuilder, Services};
 use igloo_status::Code;
+use igloo_store::output::{CollectedOutputs, OutputIngest};
 use tokio::sync::mpsc;
 
 async fn serve(builder: Arc<dyn Builder>, stores: BTreeMap<String, Castore>) -> (Service, GrpcBuilder) {
@@ -224,11 +225,81 @@ async fn inputs_come_from_a_store_both_know() {
     });
     let url = "grpc+unix:///run/shared";
     let (_service, client) = serve(refuse, BTreeMap::from([(url.to_owned(), shared)])).await;
-    let client = client.with_input_store(url);
+    let client = client.with_store(url);
     let mut request = request();
     request.inputs.insert(name, node);
     let (io, _lines, _events) = io(&castore()); // the caller's store is empty
     client.build(request, io).await.unwrap();
+}
+
+/// A sink into a store, and what came into it.
+fn into_store(store: &Castore, request: &BuildRequest) -> (BuildIo, CollectedOutputs) {
+    let (outputs, collected) = OutputIngest::new(store.clone(), request.needles.clone());
+    let io = BuildIo {
+        inputs: castore(),
+        outputs: Box::new(outputs),
+        events: mpsc::channel(64).0,
+    };
+    (io, collected)
+}
+
+/// Promise: where both sides know a store, outputs are put there by the builder and do not cross the call; what is known of
+/// them is the same as if they had come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_go_to_a_store_both_know() {
+    let needle = "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr";
+    let builder = || {
+        fake(move |request, mut io| async move {
+            let content = [&blob(300_000, 2)[..], needle.as_bytes()].concat();
+            write_outputs(&mut io, &request.outputs, &Bytes::from(content)).await?;
+            Ok(report(BuildOutcome::Success))
+        })
+    };
+    let mut request = request();
+    request.needles = vec!["1mdqa9w1p6cmli6976v4wi0sw9r4p5pr".into(), needle.into()];
+    let (_service, client) = serve(builder(), BTreeMap::new()).await;
+    let (sink, back) = into_store(&castore(), &request);
+    client.build(request.clone(), sink).await.unwrap();
+    let back = back.take();
+    assert!(back.iter().all(|output| output.needles == [1]), "{back:?}");
+
+    let (shared, url) = (castore(), "grpc+unix:///run/shared");
+    let stores = BTreeMap::from([(url.to_owned(), shared.clone())]);
+    let (_service, client) = serve(builder(), stores).await;
+    assert!(client.offer().stores.contains(url));
+    let client = client.with_store(url);
+    let (sink, lines, _events) = io(&castore());
+    client.build(request.clone(), sink).await.unwrap();
+    assert_eq!(drain(lines), ["stored nix/store/b", "stored nix/store/a"]);
+    let (sink, stored) = into_store(&shared, &request);
+    client.build(request.clone(), sink).await.unwrap();
+    assert_eq!(stored.take(), back);
+    // a builder that does not know the store sends them back
+    let client = client.with_store("grpc+unix:///run/other");
+    let other = castore();
+    let (sink, returned) = into_store(&other, &request);
+    client.build(request.clone(), sink).await.unwrap();
+    assert_eq!(returned.take(), back);
+}
+
+/// A URL that names one store here and another there.
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_in_another_store_are_not_taken() {
+    let builder = fake(move |request, mut io| async move {
+        write_outputs(&mut io, &request.outputs, &Bytes::from_static(b"x")).await?;
+        Ok(report(BuildOutcome::Success))
+    });
+    let url = "grpc+unix:///run/shared";
+    let (_service, client) = serve(builder, BTreeMap::from([(url.to_owned(), castore())])).await;
+    let client = client.with_store(url);
+    let (sink, stored) = into_store(&castore(), &request());
+    let error = client.build(request(), sink).await.unwrap_err();
+    assert_eq!(error.code(), Code::DataLoss);
+    assert!(
+        error.to_string().contains("do both use the same store?"),
+        "{error}"
+    );
+    assert!(stored.take().is_empty());
 }
 
 /// Promise: a slow watcher slows the build, and no log byte is dropped or buffered without bound.

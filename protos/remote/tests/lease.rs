@@ -182,7 +182,7 @@ async fn a_build_survives_its_caller() {
     assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 0);
 }
 
-/// A store that both know is read while nobody attends.
+/// A store that both know is read and written while nobody attends; who attends then is told what is in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_both_know_needs_no_caller() {
     let (bell, spool) = (Arc::new(Notify::new()), tempfile::tempdir().unwrap());
@@ -201,7 +201,7 @@ async fn a_store_both_know_needs_no_caller() {
         Services::new().with_builder(service),
     )
     .await;
-    let client = client(&service).await.with_input_store(url);
+    let client = client(&service).await.with_store(url);
     started(&client, lease("x.drv", 1)).await.abort();
     bell.notify_one();
     for _ in 0..500 {
@@ -210,9 +210,10 @@ async fn a_store_both_know_needs_no_caller() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let (io, _lines, events) = io(&castore());
+    let (io, lines, events) = io(&castore());
     let (done, _) = finish(client.attach(&lease("x.drv", 1), 0, io), events).await;
     assert_eq!(done.unwrap().outcome, BuildOutcome::Success);
+    assert_eq!(drain(lines), ["stored nix/store/b", "stored nix/store/a"]);
 }
 
 /// The simple path: nothing is lost, and a build under a lease is a build.

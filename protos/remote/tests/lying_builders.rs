@@ -12,6 +12,8 @@ use common::castore;
 use futures::stream::{self, Stream, StreamExt as _};
 use igloo_build::lease::{Lease, LeaseError, LeaseOwner};
 use igloo_build::{BuildError, BuildReport, Builder as _};
+use igloo_castore::directory::Directory;
+use igloo_protos::castore::root_entry;
 use igloo_protos::igloo::build::v1 as wire;
 use igloo_protos::igloo::build::v1::build_event::Event;
 use igloo_protos::igloo::build::v1::build_service_server::{BuildService, BuildServiceServer};
@@ -149,6 +151,16 @@ fn output(index: u32) -> [Event; 2] {
     [begin, Event::OutputEnd(wire::OutputEnd {})]
 }
 
+fn stored_output(index: u32) -> wire::OutputStored {
+    wire::OutputStored {
+        index,
+        root: Some(root_entry(&Directory::new().node())),
+        nar_size: 96,
+        nar_sha256: Bytes::from_static(&[7; 32]),
+        needles: vec![0, 3],
+    }
+}
+
 async fn attach(events: Vec<Event>, log_from: u64) -> (Result<BuildReport, BuildError>, Vec<String>) {
     let (_dir, client) = victim(Liar {
         events,
@@ -169,11 +181,20 @@ async fn an_honest_sequence_passes() {
     let (done, lines) = attach(events, 5).await;
     done.unwrap();
     assert_eq!(lines, ["begin a", "end"]);
+    let stored = Event::OutputStored(stored_output(0));
+    let (done, lines) = attach(vec![attached(&["a"]), stored, finished()], 0).await;
+    done.unwrap();
+    assert_eq!(lines, ["stored a"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn impossible_sequences_are_refused() {
     let [begin, end] = output(0);
+    let wrong = |change: fn(&mut wire::OutputStored)| {
+        let mut stored = stored_output(0);
+        change(&mut stored);
+        vec![attached(&["a"]), Event::OutputStored(stored)]
+    };
     let [other, _] = output(1);
     let cases = [
         vec![finished()],                         // no outputs were told
@@ -185,6 +206,16 @@ async fn impossible_sequences_are_refused() {
         vec![attached(&["a"]), other],            // one there is not
         vec![attached(&["a"]), end],              // not begun
         vec![attached(&["a"]), finished()],       // success without it
+        vec![attached(&["a"]), Event::OutputStored(stored_output(1))],
+        vec![Event::OutputStored(stored_output(0))],
+        vec![
+            attached(&["a"]),
+            begin.clone(),
+            Event::OutputStored(stored_output(0)),
+        ],
+        wrong(|stored| stored.nar_sha256 = Bytes::from_static(&[0; 31])),
+        wrong(|stored| stored.root = None),
+        wrong(|stored| stored.needles = vec![1, 1]),
         vec![attached(&["a"]), log(4)],           // the caller has these
         vec![attached(&["a"]), log(10), log(10)], // again
         vec![attached(&["a"]), log(10), log(20)], // a gap that nobody asked for

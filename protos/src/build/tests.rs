@@ -68,6 +68,13 @@ fn sources() -> Vec<InputSource> {
     ]
 }
 
+fn call(sources: &[InputSource]) -> Call<'_> {
+    Call {
+        sources,
+        ..Call::default()
+    }
+}
+
 fn read(parts: Vec<v1::BuildRequestPart>) -> Result<(BuildRequest, Vec<InputSource>), WireError> {
     let mut parts = parts.into_iter();
     let mut reader = RequestReader::new(parts.next().unwrap_or_default())?;
@@ -80,14 +87,14 @@ fn read(parts: Vec<v1::BuildRequestPart>) -> Result<(BuildRequest, Vec<InputSour
 proptest! {
     #[test]
     fn requests_round_trip(request in any_request()) {
-        let parts: Vec<_> = request_parts(request.clone(), &sources(), None).collect();
+        let parts: Vec<_> = request_parts(request.clone(), &call(&sources())).collect();
         prop_assert_eq!(read(parts), Ok((request, sources())));
     }
 
     /// A request that lost or doubled a part on its way is refused, not run.
     #[test]
     fn a_request_that_lost_a_part_is_refused(request in any_request(), at in any::<prop::sample::Index>()) {
-        let mut parts: Vec<_> = request_parts(request, &sources(), None).collect();
+        let mut parts: Vec<_> = request_parts(request, &call(&sources())).collect();
         let at = at.index(parts.len());
         let mut doubled = parts.clone();
         let again = doubled[at].clone();
@@ -129,7 +136,7 @@ fn large_requests_travel_in_small_parts() {
         (RelativePath::try_from("b").unwrap(), Bytes::new()),
     ]);
     request.needles = vec![Bytes::from(vec![b'n'; 32]); 50_000];
-    let parts: Vec<_> = request_parts(request.clone(), &[], None).collect();
+    let parts: Vec<_> = request_parts(request.clone(), &Call::default()).collect();
     assert!(parts.len() > 20);
     assert!(parts.iter().all(|part| part.encoded_len() < 2 * PART_BYTES));
     assert_eq!(read(parts), Ok((request, Vec::new())));
@@ -137,7 +144,7 @@ fn large_requests_travel_in_small_parts() {
 
 #[test]
 fn counts_over_their_bounds_are_refused() {
-    let mut parts: Vec<_> = request_parts(plain(), &[], None).collect();
+    let mut parts: Vec<_> = request_parts(plain(), &Call::default()).collect();
     let Some(Part::Header(header)) = &mut parts[0].part else {
         panic!("no header")
     };

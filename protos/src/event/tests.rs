@@ -98,6 +98,31 @@ fn steps_no_tree_can_have_are_refused() {
 }
 
 #[test]
+fn stored_outputs_round_trip() {
+    let path = || RelativePath::try_from("out").unwrap();
+    let output = StoredOutput {
+        path: path(),
+        node: igloo_castore::directory::Directory::new().node(),
+        nar_size: 96,
+        nar_sha256: [7; 32],
+        needles: vec![0, 3, 1 << 19],
+    };
+    let message = stored_message(5, &output);
+    assert_eq!(message.index, 5);
+    assert_eq!(read_stored(message.clone(), path()), Ok(output));
+    let refused = |change: fn(&mut v1::OutputStored)| {
+        let mut message = message.clone();
+        change(&mut message);
+        read_stored(message, path()).unwrap_err().field
+    };
+    assert_eq!(refused(|stored| stored.root = None), "root");
+    assert_eq!(refused(|stored| stored.nar_sha256 = Bytes::new()), "nar_sha256");
+    assert_eq!(refused(|stored| stored.needles = vec![2, 1]), "needles");
+    let many = |stored: &mut v1::OutputStored| stored.needles = (0..=NEEDLES_MAX as u64).collect();
+    assert_eq!(refused(many), "needles");
+}
+
+#[test]
 fn failures_keep_their_class_and_causes() {
     let errors = [
         BuildError::Unsupported {

@@ -9,6 +9,7 @@ use crate::event::EventSender;
 use crate::lease::{Lease, LeaseError, LeaseOwner, LeaseStatus};
 use crate::offer::{BuilderLoad, BuilderOffer};
 use crate::outcome::{BuildError, BuildReport};
+use crate::output::OutputSink;
 use crate::path::RelativePath;
 use crate::request::BuildRequest;
 
@@ -124,21 +125,4 @@ impl BuildIo {
         }
         self.outputs.end().await
     }
-}
-
-/// Takes outputs as trees.
-///
-/// Everything it is given comes from a machine that may be hostile: it checks the sequence of events (see
-/// [`igloo_castore::tree`]). Dropping it forgets what it was given; only the caller, after `Success`, decides that
-/// outputs count.
-#[async_trait]
-pub trait OutputSink: std::fmt::Debug + Send {
-    /// Starts an output.
-    async fn begin(&mut self, output: &RelativePath) -> Result<(), BuildError>;
-
-    /// The next step of the output started last.
-    async fn event(&mut self, event: TreeEvent) -> Result<(), BuildError>;
-
-    /// Ends the output started last: it is whole.
-    async fn end(&mut self) -> Result<(), BuildError>;
 }

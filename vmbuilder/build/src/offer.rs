@@ -18,6 +18,8 @@ pub struct BuilderOffer {
     pub memory_mib: u32,
     /// Whether builds may reach the network there.
     pub network: bool,
+    /// URLs of the stores it knows: it can read inputs there and put outputs there by itself.
+    pub stores: BTreeSet<String>,
     /// Names the machine it runs on, the same after restarts and for all builders of that machine; empty when it does not
     /// say.
     pub machine: String,

@@ -304,6 +304,7 @@ impl Builder for MicroVmBuilder {
             slots: count(self.config.slots.max(1)),
             memory_mib: 0,
             network: self.config.network == NetworkPolicy::Allow,
+            stores: BTreeSet::new(),
             machine: machine_name(),
             unattended: None,
         }

@@ -5,7 +5,7 @@
 //! - the lease is in the journal before the builder hears of it.
 
 use super::Machine;
-use crate::action::{Action, Delivery, Dispatch};
+use crate::action::{Action, Dispatch};
 use crate::builders::Builder;
 use crate::graph::NodeIx;
 use crate::id::{BuilderId, LeaseId};
@@ -81,7 +81,6 @@ impl Machine {
 
     fn lease(&mut self, node: NodeIx, fit: &Fit, builder: BuilderId) {
         let id = self.leases.next_id();
-        let delivery = self.delivery(builder);
         let owner = self.graph[node].owner;
         let Some(build) = self.graph.build_mut(node) else {
             return;
@@ -115,17 +114,7 @@ impl Machine {
             builder,
             drv,
             memory_mib,
-            delivery,
         }));
-    }
-
-    /// Where a builder's outputs go.
-    pub(super) fn delivery(&self, builder: BuilderId) -> Delivery {
-        if self.builders.pushes(builder) {
-            Delivery::Push
-        } else {
-            Delivery::StreamBack
-        }
     }
 
     pub(super) fn add_lease(&mut self, id: LeaseId, lease: Lease) {

@@ -77,7 +77,6 @@ impl Machine {
             builder: lease.builder,
             drv,
             memory_mib: lease.memory_mib,
-            delivery: self.delivery(lease.builder),
         }));
     }
 

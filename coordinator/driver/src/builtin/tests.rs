@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
 use igloo_build::Limits;
+use igloo_build::StoredOutput;
 use igloo_castore::ingest::put_blob;
 use igloo_store::Store;
-use igloo_store::output::{IngestedOutput, OutputIngest};
+use igloo_store::output::OutputIngest;
 use nix_compat::derivation::{Derivation, DerivationOutput};
 use nix_compat::nar::NarWriter;
 use nix_compat::store_path::{StoreDir, StorePathName};
@@ -42,7 +43,7 @@ impl FetchUrl for OneFile {
 
 struct Ended {
     result: Result<BuildReport, BuildError>,
-    outputs: Vec<IngestedOutput>,
+    outputs: Vec<StoredOutput>,
     log: String,
 }
 

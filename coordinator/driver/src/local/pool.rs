@@ -83,7 +83,7 @@ pub(crate) fn offer(builder: &NamedBuilder) -> BuilderOffer {
         slots: builder.slots,
         slots_for_evaluation: builder.slots_for_evaluation,
         network: builder.network,
-        stores: BTreeSet::new(), // outputs come back through the process that holds the store
+        stores: builder.builder.offer().stores,
     }
 }
 

@@ -7,7 +7,7 @@ use igloo_build::{
     LeaseStatus,
 };
 use igloo_castore::store::Castore;
-use igloo_protos::build::{InputSource, input_stores, request_parts};
+use igloo_protos::build::{Call, InputSource, input_stores, request_parts};
 use igloo_protos::igloo::build::v1 as wire;
 use igloo_protos::igloo::build::v1::build_service_client::BuildServiceClient;
 use igloo_protos::lease::{lease_message, read_leases, read_load, read_offer};
@@ -27,10 +27,8 @@ pub struct GrpcBuilder {
     url: String,
     client: BuildServiceClient<Channel>,
     offer: BuilderOffer,
-    /// Stores the builder reads by itself.
-    stores: Vec<String>,
-    /// The store that holds the inputs, as the builder knows it.
-    input_store: Option<String>,
+    /// The caller's store, as builders know it.
+    store: Option<String>,
 }
 
 impl GrpcBuilder {
@@ -56,23 +54,30 @@ impl GrpcBuilder {
         let capabilities = retrying(ask)
             .await
             .map_err(|status| broken(code(&status), Box::new(RemoteError::from(&status))))?;
-        let (offer, stores) =
+        let offer =
             read_offer(capabilities.get_ref()).map_err(|error| broken(Code::DataLoss, Box::new(error)))?;
         Ok(Self {
             url: connection.url().to_owned(),
             client,
             offer,
-            stores,
-            input_store: None,
+            store: None,
         })
     }
 
-    /// Says that the inputs of all builds are in the store of that URL too. A builder that knows the URL reads them there;
-    /// for others they are served from `BuildIo::inputs`.
+    /// Says that the store of all builds, with their inputs and for their outputs, is the one of that URL. A builder that
+    /// knows the URL reads and writes there by itself; for others inputs are served from `BuildIo::inputs`, and outputs come
+    /// back.
     #[must_use]
-    pub fn with_input_store(mut self, url: &str) -> Self {
-        self.input_store = Some(url.to_owned());
+    pub fn with_store(mut self, url: &str) -> Self {
+        self.store = Some(url.to_owned());
         self
+    }
+
+    /// The store that the caller and the builder have in common.
+    fn common_store(&self) -> Option<&str> {
+        self.store
+            .as_deref()
+            .filter(|url| self.offer.stores.contains(*url))
     }
 
     /// Builds it runs at once; 0 when it does not say.
@@ -81,8 +86,8 @@ impl GrpcBuilder {
     }
 
     async fn source(&self, inputs: Castore) -> Result<(InputSource, Option<TunnelService>), BuildError> {
-        if let Some(url) = self.input_store.as_ref().filter(|url| self.stores.contains(url)) {
-            return Ok((InputSource::Url(url.clone()), None));
+        if let Some(url) = self.common_store() {
+            return Ok((InputSource::Url(url.to_owned()), None));
         }
         let tunnel = TunnelService::open(self.client.clone(), inputs).await;
         let tunnel = tunnel.map_err(|status| self.failed(&status))?;
@@ -117,7 +122,12 @@ impl GrpcBuilder {
         request.check()?;
         let (source, _tunnel) = self.source(io.inputs).await?;
         let watch = Watch::of_start(request.outputs.clone(), io.outputs, io.events);
-        let parts = stream::iter(request_parts(request, &[source], lease));
+        let call = Call {
+            sources: &[source],
+            lease,
+            output_store: self.common_store(),
+        };
+        let parts = stream::iter(request_parts(request, &call));
         let events = self.client.clone().build(parts).await;
         self.watch(watch, events).await
     }

@@ -33,6 +33,14 @@ pub(crate) struct Inputs {
     pub(crate) reach: Reach,
 }
 
+/// Where a build reads and writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    pub(crate) inputs: Inputs,
+    /// The store that outputs are put into; without one they go to who attends the build.
+    pub(crate) output_store: Option<Castore>,
+}
+
 /// Who can be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {

@@ -11,13 +11,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use igloo_build::{
     BuildError, BuildEvent, BuildIo, BuildOutcome, BuildReport, BuildRequest, Builder, OutputSink,
-    RelativePath,
+    RelativePath, StoredOutput,
 };
+use igloo_castore::store::Castore;
 use igloo_castore::tree::TreeEvent;
-use igloo_protos::event::{event_message, step_message};
+use igloo_protos::event::{event_message, step_message, stored_message};
 use igloo_protos::igloo::build::v1 as wire;
 use igloo_protos::igloo::build::v1::build_event::Event;
 use igloo_status::Code;
+use igloo_store::output::{CollectedOutputs, OutputIngest};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 
@@ -32,18 +34,19 @@ const STEPS: usize = 256;
 /// What a step takes in a message beside its data, bytes; an estimate.
 const STEP_BYTES: usize = 32;
 
-/// Runs a build and sends all that happens to `out`. Ends early, and the build with it, when nobody listens.
+/// Runs a build and sends all that happens to `out`. Outputs go there too, unless there is a store for them. Ends early, and the build with it, when nobody listens.
 pub(super) async fn run(
     builder: Arc<dyn Builder>,
     request: BuildRequest,
     inputs: Arc<InputSwitch>,
+    output_store: Option<Castore>,
     out: mpsc::Sender<wire::BuildEvent>,
 ) {
     let (events_sender, events) = mpsc::channel(EVENTS);
     let (steps_sender, steps) = mpsc::channel(STEPS);
     let io = BuildIo {
         inputs: inputs.castore(),
-        outputs: Box::new(ChannelSink::new(&request, steps_sender)),
+        outputs: sink(&request, output_store, steps_sender),
         events: events_sender,
     };
     let build = OwnedTask::spawn(async move { blame(builder.build(request, io).await, &inputs) });
@@ -141,6 +144,10 @@ impl Relay {
                 Some(())
             }
             SinkStep::Tree(event) => self.push(event).await,
+            SinkStep::Stored(index, output) => {
+                self.send(Event::OutputStored(stored_message(index, &output)))
+                    .await
+            }
         }
     }
 
@@ -194,6 +201,19 @@ enum SinkStep {
     Begin(u32),
     Tree(TreeEvent),
     End,
+    Stored(u32, StoredOutput),
+}
+
+fn sink(
+    request: &BuildRequest,
+    output_store: Option<Castore>,
+    steps: mpsc::Sender<SinkStep>,
+) -> Box<dyn OutputSink> {
+    let channel = ChannelSink::new(request, steps);
+    match output_store {
+        Some(store) => Box::new(StoreSink::new(request, store, channel)),
+        None => Box::new(channel),
+    }
 }
 
 /// A sink at the other end of the call.
@@ -215,6 +235,13 @@ impl ChannelSink {
         }
     }
 
+    fn position(&self, output: &RelativePath) -> Result<u32, BuildError> {
+        let index = self.positions.get(output.as_bytes()).copied();
+        index.ok_or_else(|| BuildError::Protocol {
+            reason: format!("{output} is no output of the request"),
+        })
+    }
+
     async fn send(&mut self, step: SinkStep) -> Result<(), BuildError> {
         self.steps.send(step).await.map_err(|_| BuildError::Host {
             reason: "the caller of the build has left".into(),
@@ -227,10 +254,7 @@ impl ChannelSink {
 #[async_trait]
 impl OutputSink for ChannelSink {
     async fn begin(&mut self, output: &RelativePath) -> Result<(), BuildError> {
-        let index = self.positions.get(output.as_bytes()).copied();
-        let index = index.ok_or_else(|| BuildError::Protocol {
-            reason: format!("{output} is no output of the request"),
-        })?;
+        let index = self.position(output)?;
         self.send(SinkStep::Begin(index)).await
     }
 
@@ -240,5 +264,60 @@ impl OutputSink for ChannelSink {
 
     async fn end(&mut self) -> Result<(), BuildError> {
         self.send(SinkStep::End).await
+    }
+}
+
+/// A sink into a store that the caller knows too: only what became of the outputs goes over the call, when all of them are
+/// durable.
+#[derive(Debug)]
+struct StoreSink {
+    store: Castore,
+    ingest: OutputIngest,
+    collected: CollectedOutputs,
+    whole: usize,
+    channel: ChannelSink,
+}
+
+impl StoreSink {
+    fn new(request: &BuildRequest, store: Castore, channel: ChannelSink) -> Self {
+        let (ingest, collected) = OutputIngest::new(store.clone(), request.needles.clone());
+        Self {
+            store,
+            ingest,
+            collected,
+            whole: 0,
+            channel,
+        }
+    }
+}
+
+#[async_trait]
+impl OutputSink for StoreSink {
+    async fn begin(&mut self, output: &RelativePath) -> Result<(), BuildError> {
+        self.channel.position(output)?;
+        self.ingest.begin(output).await
+    }
+
+    async fn event(&mut self, event: TreeEvent) -> Result<(), BuildError> {
+        self.ingest.event(event).await
+    }
+
+    async fn end(&mut self) -> Result<(), BuildError> {
+        self.ingest.end().await?;
+        self.whole += 1;
+        if self.whole < self.channel.positions.len() {
+            return Ok(());
+        }
+        let synced = self.store.sync().await;
+        synced.map_err(|error| BuildError::Host {
+            reason: "the outputs cannot be kept in the store that the caller named".into(),
+            code: error.code(),
+            source: Some(Box::new(error)),
+        })?;
+        for output in self.collected.take() {
+            let index = self.channel.position(&output.path)?;
+            self.channel.send(SinkStep::Stored(index, output)).await?;
+        }
+        Ok(())
     }
 }

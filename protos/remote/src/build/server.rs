@@ -18,7 +18,7 @@ use igloo_protos::lease::{
 use tokio::sync::{Semaphore, mpsc};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::inputs::{InputSwitch, Inputs, Reach};
+use super::inputs::{InputSwitch, Inputs, Places, Reach};
 use super::lease::{Attendance, LeasePolicy, Leases, StartError};
 use super::relay;
 use super::tunnel::{FRAME_BYTES_MAX, Tunnels};
@@ -35,8 +35,8 @@ pub(super) const MESSAGES: usize = 8;
 pub struct BuildService {
     /// Runs the builds.
     pub builder: Arc<dyn Builder>,
-    /// Stores that callers know as well, by the URL they know them under: inputs are read there when a caller asks for
-    /// it. A URL that is not here is never connected to.
+    /// Stores that callers know as well, by the URL they know them under: inputs are read there, and outputs put there, when a
+    /// caller asks for it. A URL that is not here is never connected to.
     pub stores: BTreeMap<String, Castore>,
     /// Where the builds of snix's clients find their inputs and leave their outputs: the store these clients wrote to.
     /// Without one they are not served.
@@ -104,6 +104,14 @@ impl BuildServer {
             Status::failed_precondition("this builder can reach none of the stores that hold the inputs")
         })
     }
+
+    fn places(&self, received: &ReceivedRequest) -> Result<Places, Status> {
+        let output_store = received.output_store.as_ref();
+        Ok(Places {
+            inputs: self.inputs(&received.sources)?,
+            output_store: output_store.and_then(|url| self.stores.get(url).cloned()),
+        })
+    }
 }
 
 #[tonic::async_trait]
@@ -119,8 +127,8 @@ impl build_service_server::BuildService for BuildServer {
         let mut offer = self.builder.offer();
         offer.slots = self.builds_max;
         offer.unattended = self.leases.as_deref().map(Leases::unattended_max);
-        let stores = self.stores.keys().cloned().collect();
-        Ok(Response::new(offer_message(offer, stores)))
+        offer.stores = self.stores.keys().cloned().collect();
+        Ok(Response::new(offer_message(offer)))
     }
 
     async fn get_load(&self, _: Request<wire::GetLoadRequest>) -> Result<Response<wire::Load>, Status> {
@@ -134,9 +142,9 @@ impl build_service_server::BuildService for BuildServer {
         request: Request<Streaming<wire::BuildRequestPart>>,
     ) -> Result<Response<Events>, Status> {
         let received = read_request(request.into_inner()).await?;
-        let inputs = self.inputs(&received.sources)?;
+        let places = self.places(&received)?;
         if let Some(lease) = &received.lease {
-            let started = self.leases()?.start(lease, received.request, inputs);
+            let started = self.leases()?.start(lease, received.request, places);
             return attend(None, started);
         }
         let (out, events) = mpsc::channel(MESSAGES);
@@ -144,8 +152,8 @@ impl build_service_server::BuildService for BuildServer {
         let run = async move {
             // the semaphore is never closed
             let _turn = turns.acquire().await;
-            let inputs = InputSwitch::new(inputs, Duration::ZERO);
-            relay::run(builder, received.request, inputs, out).await;
+            let inputs = InputSwitch::new(places.inputs, Duration::ZERO);
+            relay::run(builder, received.request, inputs, places.output_store, out).await;
         };
         // the stream owns the task: a caller that leaves takes the build along
         let state = (events, OwnedTask::spawn(run));

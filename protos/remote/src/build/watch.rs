@@ -3,7 +3,7 @@
 use igloo_build::{BuildError, BuildEvent, BuildOutcome, BuildReport, EventSender, OutputSink, RelativePath};
 use igloo_protos::WireError;
 use igloo_protos::build::read_attached;
-use igloo_protos::event::{read_failure, read_step, text};
+use igloo_protos::event::{read_failure, read_step, read_stored, text};
 use igloo_protos::igloo::build::v1 as wire;
 use igloo_protos::igloo::build::v1::build_event::Event;
 
@@ -80,6 +80,7 @@ impl Watch {
             Event::OutputBegin(begin) => self.begin(begin.index).await?,
             Event::Tree(steps) => self.steps(steps).await?,
             Event::OutputEnd(_) => self.end().await?,
+            Event::OutputStored(stored) => self.stored(stored).await?,
             Event::Attached(attached) => self.attached(&attached)?,
             Event::Finished(report) => return self.finish(report).map(Some),
             Event::Failed(failure) => return Err(read_failure(failure)),
@@ -117,11 +118,22 @@ impl Watch {
     }
 
     async fn begin(&mut self, index: u32) -> Result<(), BuildError> {
+        let next = self.next_output(index)?;
+        self.state = Outputs::Within(next);
+        self.outputs.begin(&self.paths[next]).await
+    }
+
+    async fn stored(&mut self, stored: wire::OutputStored) -> Result<(), BuildError> {
+        let next = self.next_output(stored.index)?;
+        let output = read_stored(stored, self.paths[next].clone()).map_err(|error| wrong(&error))?;
+        self.state = Outputs::Before(next + 1);
+        self.outputs.stored(output).await
+    }
+
+    /// The position of the output that comes now, which must be that one.
+    fn next_output(&self, index: u32) -> Result<usize, BuildError> {
         match self.state {
-            Outputs::Before(next) if u32::try_from(next) == Ok(index) && next < self.paths.len() => {
-                self.state = Outputs::Within(next);
-                self.outputs.begin(&self.paths[next]).await
-            }
+            Outputs::Before(next) if u32::try_from(next) == Ok(index) && next < self.paths.len() => Ok(next),
             _ => Err(protocol(&format!("output {index} out of turn"))),
         }
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use igloo_build::{
     BuildError, BuildEvent, BuildIo, BuildOutcome, BuildReport, BuildRequest, BuildStats, Builder,
-    Constraints, Limits, OutputSink, RelativePath,
+    Constraints, Limits, OutputSink, RelativePath, StoredOutput,
 };
 use igloo_castore::store::Castore;
 use igloo_castore::tree::TreeEvent;
@@ -115,6 +115,11 @@ impl OutputSink for Recorder {
 
     async fn end(&mut self) -> Result<(), BuildError> {
         self.0.send("end".into()).unwrap();
+        Ok(())
+    }
+
+    async fn stored(&mut self, output: StoredOutput) -> Result<(), BuildError> {
+        self.0.send(format!("stored {}", output.path)).unwrap();
         Ok(())
     }
 }

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use igloo_build::{BuildError, BuildEvent, BuildIo, BuildOutcome, BuildReport, Builder, Lease};
-use igloo_store::output::{IngestedOutput, OutputIngest};
+use igloo_build::{BuildError, BuildEvent, BuildIo, BuildOutcome, BuildReport, Builder, Lease, StoredOutput};
+use igloo_store::output::OutputIngest;
 use nix_compat::store_path::StorePath;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -53,7 +53,7 @@ pub(crate) async fn run(
     prepared: &PreparedBuild,
     log: &mut LogWriter,
     mut kept: Option<Kept<'_>>,
-) -> Result<(BuildReport, Vec<IngestedOutput>), BuildFailure> {
+) -> Result<(BuildReport, Vec<StoredOutput>), BuildFailure> {
     if kept.is_some() {
         log.survive();
     }

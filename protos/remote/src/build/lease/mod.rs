@@ -28,7 +28,7 @@ use igloo_protos::igloo::build::v1 as wire;
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-use super::inputs::Inputs;
+use super::inputs::{Inputs, Places};
 use fences::Fences;
 pub(super) use run::Attendance;
 use run::Run;
@@ -97,7 +97,7 @@ impl Leases {
         self: &Arc<Self>,
         lease: &Lease,
         request: BuildRequest,
-        inputs: Inputs,
+        places: Places,
     ) -> Result<Attendance, StartError> {
         let mut table = self.lock();
         table.fences.pass(lease)?;
@@ -112,7 +112,7 @@ impl Leases {
         if table.runs.len() >= LEASES_MAX {
             return Err(StartError::Full);
         }
-        let run = Run::start(self, lease.clone(), request, inputs);
+        let run = Run::start(self, lease.clone(), request, places);
         table.runs.insert(lease.clone(), Arc::clone(&run));
         drop(table);
         Ok(run.attend(0, None))

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Leases;
 use super::record::{Cursor, Record};
-use crate::build::inputs::{InputSwitch, Inputs};
+use crate::build::inputs::{InputSwitch, Inputs, Places};
 use crate::build::relay;
 use crate::build::server::MESSAGES;
 use crate::task::OwnedTask;
@@ -44,7 +44,7 @@ impl Run {
         leases: &Arc<Leases>,
         lease: Lease,
         request: BuildRequest,
-        inputs: Inputs,
+        places: Places,
     ) -> Arc<Self> {
         let policy = &leases.policy;
         let record = Arc::new(Record::new(policy.spool_dir.clone(), policy.spool_bytes_max));
@@ -54,7 +54,7 @@ impl Run {
                 .map(|path| Bytes::copy_from_slice(path.as_bytes()))
                 .collect(),
             record: Arc::clone(&record),
-            inputs: InputSwitch::new(inputs, policy.unattended_max),
+            inputs: InputSwitch::new(places.inputs, policy.unattended_max),
             attended: watch::Sender::new(Attended::default()),
             task: Mutex::default(),
             lease,
@@ -66,7 +66,7 @@ impl Run {
         let build = async move {
             // the semaphore is never closed
             let _turn = turns.acquire().await;
-            relay::run(builder, request, switch, out).await;
+            relay::run(builder, request, switch, places.output_store, out).await;
         };
         let (attended, unattended_max) = (run.attended.subscribe(), policy.unattended_max);
         let (table, lease) = (Arc::downgrade(leases), run.lease.clone());
