@@ -8,6 +8,7 @@
 
 mod apt;
 mod bench;
+mod compare;
 mod demo;
 mod image;
 mod install;
@@ -39,6 +40,11 @@ const TASKS: &[Task] = &[
         name: "bench",
         help: "measure: bench first-light, bench eval [--nixpkgs DIR] [--only TEXT] [--runs N]",
         run: bench::run,
+    },
+    Task {
+        name: "compare",
+        help: "every derivation of a package set, as igloo and as current Nix have it: compare --nixpkgs DIR",
+        run: compare::run,
     },
     Task {
         name: "test",

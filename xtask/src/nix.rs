@@ -14,6 +14,8 @@ use anyhow::{Context, Result, bail};
 use crate::apt::{Apt, unpack, upstream_archive};
 use crate::shell;
 
+/// The command that evaluates.
+const INSTANTIATE: &str = "nix-instantiate";
 /// The release of Debian that has current packages.
 const CURRENT_RELEASE: &str = "sid";
 
@@ -35,7 +37,7 @@ impl Evaluator {
         let igloo = shell::target().join("release/igloo");
         Ok(Self {
             name: "igloo".to_owned(),
-            words: vec![igloo, "nix-instantiate".into()],
+            words: vec![igloo, INSTANTIATE.into()],
             home: empty_home()?,
         })
     }
@@ -48,7 +50,7 @@ impl Evaluator {
         if !shell::has_program("nix-instantiate") {
             bail!("no nix-instantiate is installed (Debian's package is nix-bin)");
         }
-        Self::named(vec!["nix-instantiate".into()])
+        Self::named(vec![INSTANTIATE.into()])
     }
 
     /// Current Nix, downloaded at the first call (about 20 MB).
@@ -65,7 +67,7 @@ impl Evaluator {
         let words = [
             loader,
             "--argv0".into(),
-            "nix-instantiate".into(),
+            INSTANTIATE.into(),
             "--library-path".into(),
             libraries,
             tree.join("usr/bin/nix"),
@@ -90,8 +92,18 @@ impl Evaluator {
 
     /// `nix-instantiate`, ready for arguments.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.words[0]);
-        command.args(&self.words[1..]);
+        self.face(INSTANTIATE)
+    }
+
+    /// Another command of the same Nix.
+    pub fn face(&self, name: &str) -> Command {
+        let words = self.words.iter().map(|word| match word.to_str() {
+            Some(INSTANTIATE) => name.as_ref(),
+            _ => word.as_os_str(),
+        });
+        let mut words = words.collect::<Vec<_>>().into_iter();
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
         for name in ["NIX_PATH", "NIX_CONFIG", "NIX_STATE_DIR", "XDG_CONFIG_HOME"] {
             command.env_remove(name);
         }

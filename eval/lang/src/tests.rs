@@ -79,6 +79,32 @@ fn numbers() {
     ]);
 }
 
+/// Recorded from Nix 2.8 and 2.34.
+#[test]
+fn paths_added_to_sets_are_not_copied() {
+    check(&[
+        (r#"{ outPath = "/o"; } + /nonexistent"#, "\"/o/nonexistent\""),
+        (
+            r#"{ __toString = _: "/o"; } + /nonexistent"#,
+            "\"/o/nonexistent\"",
+        ),
+        (r#"{ outPath = /tmp; } + /nonexistent"#, "\"/tmp/nonexistent\""),
+        (
+            r#"{ outPath = "/o"; } + { outPath = /nonexistent; }"#,
+            "\"/o/nonexistent\"",
+        ),
+    ]);
+    let absent = "path '/nonexistent' does not exist";
+    check_errors(&[
+        (
+            r#"{ outPath = "/o"; } + "/x" + /nonexistent"#,
+            ErrorKind::File,
+            absent,
+        ),
+        (r#""a" + { outPath = /nonexistent; }"#, ErrorKind::File, absent),
+    ]);
+}
+
 #[test]
 fn equality_and_functions() {
     check(&[

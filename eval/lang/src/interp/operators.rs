@@ -13,7 +13,12 @@ use crate::pure::path_ops;
 enum Sum {
     Int(i64),
     Float(f64),
-    Text(Vec<u8>, Ctx),
+    /// Paths added to a string are copied to the store; those added to a set that stands for a string are its text.
+    Text {
+        text: Vec<u8>,
+        ctx: Ctx,
+        copies: bool,
+    },
     Path(Vec<u8>),
 }
 
@@ -204,7 +209,7 @@ impl Interp {
         Ok(match sum {
             Sum::Int(n) => self.heap.int(n),
             Sum::Float(x) => self.heap.float(x),
-            Sum::Text(text, ctx) => self.heap.string_ctx(&text, ctx),
+            Sum::Text { text, ctx, .. } => self.heap.string_ctx(&text, ctx),
             Sum::Path(path) => self.heap.path(&path),
         })
     }
@@ -225,7 +230,11 @@ impl Interp {
             ..Coerce::STRICT
         };
         let text = self.coerce(value, &mut ctx, how, pos, "while evaluating a path segment")?;
-        Ok(Sum::Text(text.into_owned(), ctx))
+        Ok(Sum::Text {
+            text: text.into_owned(),
+            ctx,
+            copies: value.as_str().is_some(),
+        })
     }
 
     fn add(&mut self, sum: Sum, value: Value, value_pos: Pos, pos: Pos) -> R<Sum> {
@@ -251,11 +260,23 @@ impl Interp {
                 (None, Some(y)) => Ok(Sum::Float(x + y)),
                 _ => self.cannot_add(value, "a float", value_pos),
             },
-            Sum::Text(mut text, mut ctx) => {
+            Sum::Text {
+                mut text,
+                mut ctx,
+                copies,
+            } => {
+                let how = Coerce {
+                    copy_to_store: copies,
+                    ..Coerce::STRICT
+                };
                 let what = "while evaluating a path segment";
-                let more = self.coerce(value, &mut ctx, Coerce::STRICT, value_pos, what)?;
+                let more = self.coerce(value, &mut ctx, how, value_pos, what)?;
                 text.extend_from_slice(&more);
-                Ok(Sum::Text(text, ctx))
+                Ok(Sum::Text {
+                    text,
+                    ctx,
+                    copies: true,
+                })
             }
             Sum::Path(path) => {
                 let mut ctx = Ctx::EMPTY;
