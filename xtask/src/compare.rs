@@ -87,9 +87,10 @@ fn of_nix(nix: &Evaluator, tree: &Path) -> Result<Vec<Entry>> {
 fn entry(line: &str) -> Option<Entry> {
     let mut words = line.split_whitespace();
     let (name, derivation, outputs) = (words.next()?, words.next()?, words.next()?);
-    let outputs = outputs.split(';').map(|output| match output.split_once('=') {
-        Some((_, path)) => path,
-        None => output,
+    // a name may have `=` in it, too
+    let outputs = outputs.split(';').map(|output| match output.split_once("=/") {
+        Some((name, _)) if !output.starts_with('/') => &output[name.len() + 1..],
+        _ => output,
     });
     Some(Entry {
         name: name.to_owned(),
@@ -127,4 +128,18 @@ fn asking<'c>(command: &'c mut Command, expression: &PathBuf, tree: &Path, names
         .arg(tree)
         .args(["--arg", "names"])
         .arg(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read() {
+        let read = entry("a.b  /s/x-a.drv  doc=/s/d-a=1-doc;/s/o-a=1").expect("a line");
+        assert_eq!(read.name, "a.b");
+        let paths = ["/s/d-a=1-doc", "/s/o-a=1", "/s/x-a.drv"].map(str::to_owned);
+        assert_eq!(read.paths, BTreeSet::from(paths));
+        assert!(entry("a /s/x-a.drv").is_none());
+    }
 }
